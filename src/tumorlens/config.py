@@ -1,0 +1,141 @@
+"""Every setting of a run, frozen and checked. Read from TOML presets; the resolved one is saved with the run."""
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tumorlens.errors import TumorlensError
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Stage = Literal["all", "layer1", "layer2", "layer3", "layer4"]
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PreprocessSettings(Settings):
+    """From the pixels of a slice to the square that the network sees; travels in the bundle."""
+
+    size: Annotated[int, Field(ge=32, le=1024)] = 224
+    """Side of the network's input, in pixels."""
+    low_percentile: Annotated[float, Field(ge=0.0, lt=50.0)] = 0.5
+    """Intensity percentile that becomes 0."""
+    high_percentile: Annotated[float, Field(gt=50.0, le=100.0)] = 99.5
+    """Intensity percentile that becomes 1."""
+    foreground: Share = 0.1
+    """Scaled intensity above which a pixel belongs to the head."""
+    margin: Share = 0.03
+    """Border kept around the head, as a share of its longer side."""
+
+
+class AugmentSettings(Settings):
+    """How far a training picture may be moved, turned and re-lit. Ranges are symmetric about no change."""
+
+    rotation: Annotated[float, Field(ge=0.0, le=180.0)] = 15.0
+    """Degrees, either way."""
+    zoom: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    """Share by which the picture may be enlarged or shrunk."""
+    shift: Share = 0.06
+    """Share of the side by which it may move."""
+    mirror: Share = 0.5
+    """Probability of a left-right mirror (the classes know no side)."""
+    upside_down: Share = 0.15
+    """Probability of an up-down flip: some sources store slices upside down, which must say nothing."""
+    quarter_turn: Share = 0.15
+    """Probability of a turn by 90 degrees, for the same reason."""
+    gamma: Annotated[float, Field(ge=0.0, le=2.0)] = 0.4
+    """Range of log gamma."""
+    contrast: Share = 0.2
+    """Range of contrast and brightness."""
+    noise: Share = 0.03
+    """Largest standard deviation of added noise, on intensities in 0 to 1."""
+    blur: Share = 0.25
+    """Probability of losing resolution (down to half), so that sharpness says little of the source."""
+
+
+class StageSettings(Settings):
+    """Some epochs of fine-tuning at one input size; small pictures first cost a fraction."""
+
+    epochs: Annotated[int, Field(ge=1)]
+    size: Annotated[int, Field(ge=32, le=1024)]
+
+
+class HeadSettings(Settings):
+    """The head phase: the new linear layer alone, on features of the frozen backbone."""
+
+    epochs: Annotated[int, Field(ge=0)] = 30
+    learning_rate: Positive = 0.05
+
+
+class FineTuneSettings(Settings):
+    """Fine-tuning of the backbone's later stages together with the head."""
+
+    stages: tuple[StageSettings, ...] = (StageSettings(epochs=7, size=160), StageSettings(epochs=1, size=224))
+    first_layer: Stage = "layer2"
+    """The earliest part that learns; `all` includes the stem."""
+    learning_rate: Positive = 0.01
+    """Peak; rises linearly over the warm-up and falls as a cosine to zero."""
+    warmup: Share = 0.08
+    """Share of all steps spent rising."""
+    patience: Annotated[int, Field(ge=1)] = 5
+    """Epochs without a better validation balanced accuracy after which training stops."""
+
+
+class TrainSettings(Settings):
+    """Everything that decides what `tumorlens train` learns."""
+
+    seed: int = 0
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.3
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    class_weights: bool = True
+    """Weigh the loss by inverse class frequency in the training split."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto` is bfloat16 where the processor or GPU computes in it, else float32."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    preprocess: PreprocessSettings = PreprocessSettings()
+    augment: AugmentSettings = AugmentSettings()
+    head: HeadSettings = HeadSettings()
+    finetune: FineTuneSettings = FineTuneSettings()
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that come with the package."""
+    folder = resources.files("tumorlens") / "presets"
+    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def load_settings(preset: str) -> TrainSettings:
+    """Read a preset by name, or any TOML file by path.
+
+    Raises:
+        TumorlensError: no such preset or file, or a key or value in it that is not allowed.
+    """
+    if preset in preset_names():
+        text = (resources.files("tumorlens") / "presets" / f"{preset}.toml").read_text(encoding="utf-8")
+    elif Path(preset).is_file():
+        text = Path(preset).read_text(encoding="utf-8")
+    else:
+        raise TumorlensError(
+            f"no preset {preset!r}: take one of {', '.join(preset_names())}, or the path of a TOML file"
+        )
+    try:
+        return TrainSettings.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise TumorlensError(f"preset {preset!r} is not valid TOML ({error}); mend that line") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise TumorlensError(
+            f"preset {preset!r}: {where} = {first['input']!r} is not allowed: {first['msg']}"
+        ) from error

@@ -1,0 +1,1 @@
+"""Files on disk become arrays with a patient attached."""

@@ -1,0 +1,85 @@
+"""The manifest: one CSV row an image, paths relative to the manifest itself."""
+
+import csv
+import dataclasses
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tumorlens.errors import ManifestError
+from tumorlens.records import CLASSES, Sample
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(Sample))
+REQUIRED = tuple(name for name in COLUMNS if name not in ("split", "fold"))
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(samples: Sequence[Sample], path: Path) -> None:
+    """Write a manifest whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            writer.writerows(dataclasses.astuple(sample) for sample in samples)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_manifest(path: Path) -> list[Sample]:
+    """Read a manifest.
+
+    Raises:
+        ManifestError: no such file, missing columns, no rows, or a row that is malformed.
+    """
+    if not path.is_file():
+        raise ManifestError(f"{path}: no such manifest. Make one with `tumorlens data index FOLDER --out {path}`")
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in REQUIRED if name not in (reader.fieldnames or [])]
+        if missing:
+            raise ManifestError(
+                f"{path}: columns missing: {', '.join(missing)}; found {reader.fieldnames}. "
+                "Make it anew with `tumorlens data index`"
+            )
+        samples = [_sample(row, f"{path}, line {number}") for number, row in enumerate(reader, start=2)]
+    if not samples:
+        raise ManifestError(f"{path}: no images in it. Index a folder that has some")
+    return samples
+
+
+def check_files(samples: Sequence[Sample], root: Path) -> None:
+    """Make sure that every picture and mask of a manifest is there.
+
+    Raises:
+        ManifestError: some are missing; the first few are named.
+    """
+    missing = [
+        name for sample in samples for name in (sample.path, sample.mask) if name and not (root / name).is_file()
+    ]
+    if missing:
+        raise ManifestError(
+            f"{len(missing)} of {len(samples)} files of the manifest are missing below {root}, first: "
+            f"{', '.join(missing[:3])}. Keep the manifest where its paths hold, or index again"
+        )
+
+
+def _sample(row: dict[str, str], where: str) -> Sample:
+    try:
+        width, height = int(row["width"]), int(row["height"])
+    except (TypeError, ValueError) as error:
+        raise ManifestError(f"{where}: width and height must be whole numbers ({error})") from error
+    if row["label"] not in CLASSES:
+        raise ManifestError(f"{where}: label {row['label']!r} is not one of {', '.join(CLASSES)}")
+    texts = {name: row.get(name) or "" for name in COLUMNS if name not in ("width", "height")}
+    return Sample(width=width, height=height, **texts)

@@ -1,0 +1,79 @@
+"""predictions.csv: what passes from running and training to evaluation."""
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from tumorlens.errors import RunError
+from tumorlens.records import Prediction, Status
+
+_BEFORE = ("input", "frame", "status", "predicted", "confidence")
+_AFTER = ("label_set", "message", "label", "patient_group", "split")
+
+
+class PredictionWriter:
+    """Write predictions row by row, flushed, so that an interruption loses nothing that was answered."""
+
+    def __init__(self, file: TextIO, classes: Sequence[str]) -> None:
+        self._file = file
+        self._writer = csv.writer(file)
+        self._writer.writerow([*_BEFORE, *(f"p_{name}" for name in classes), *_AFTER])
+        self._width = len(classes)
+
+    def write(self, predictions: Iterable[Prediction]) -> None:
+        """Append rows."""
+        for item in predictions:
+            answered = item.probabilities or [None] * self._width
+            self._writer.writerow([
+                item.source, item.frame, item.status, item.predicted,
+                "" if math.isnan(item.confidence) else f"{item.confidence:.6f}",
+                *("" if p is None else f"{p:.6f}" for p in answered),
+                " ".join(item.label_set), item.message, item.label, item.patient_group, item.split,
+            ])  # fmt: skip
+        self._file.flush()
+
+
+def write_predictions(predictions: Sequence[Prediction], path: Path, classes: Sequence[str]) -> None:
+    """Write a whole predictions.csv, replacing what was there only when it is complete."""
+    temporary = path.with_suffix(".part")
+    with temporary.open("w", encoding="utf-8", newline="") as file:
+        PredictionWriter(file, classes).write(predictions)
+    temporary.replace(path)
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Read a predictions.csv.
+
+    Raises:
+        RunError: no such file, or not a table of predictions.
+    """
+    if not path.is_file():
+        raise RunError(f"{path}: no predictions there. Give a run folder made by `tumorlens train`")
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        classes = tuple(name[2:] for name in reader.fieldnames or [] if name.startswith("p_"))
+        if not classes or "input" not in (reader.fieldnames or []):
+            raise RunError(f"{path}: not a table of predictions; columns are {reader.fieldnames}")
+        try:
+            return [_prediction(row, classes) for row in reader]
+        except (KeyError, ValueError) as error:
+            raise RunError(f"{path}: malformed row ({type(error).__name__}: {error})") from error
+
+
+def _prediction(row: dict[str, str], classes: tuple[str, ...]) -> Prediction:
+    status: Status = "ok" if row["status"] == "ok" else "refused" if row["status"] == "refused" else "error"
+    answered = bool(row[f"p_{classes[0]}"])
+    return Prediction(
+        source=row["input"],
+        frame=int(row["frame"]),
+        status=status,
+        classes=classes,
+        probabilities=tuple(float(row[f"p_{name}"]) for name in classes) if answered else (),
+        label_set=tuple(row["label_set"].split()),
+        message=row["message"],
+        label=row.get("label") or "",
+        patient_group=row.get("patient_group") or "",
+        split=row.get("split") or "",
+    )

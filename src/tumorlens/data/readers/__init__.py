@@ -1,0 +1,72 @@
+"""One door for every format: `read_slices(path)` returns the slices of a file, whatever it is.
+
+Axes are (row, column), rows downwards as the picture is shown; values are float32, finite, of any range and
+with bright meaning bright (MONOCHROME1 is inverted). A file is recognised by its content, not by its name.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tumorlens.data.readers import dicom, picture
+from tumorlens.errors import InputError
+from tumorlens.records import Slice
+
+#: What a folder is searched for; a file named directly is tried whatever its name.
+SUFFIXES = (*picture.SUFFIXES, *dicom.SUFFIXES)
+
+MIN_SIDE = 16
+MAX_PIXELS = 50_000_000
+
+
+def check_size(path: Path, height: int, width: int) -> None:
+    """Refuse pictures too small to show anything or too large to be a slice, before they are decoded.
+
+    Raises:
+        InputError: a side below 16 pixels, or more than 50 million pixels.
+    """
+    if min(height, width) < MIN_SIDE:
+        raise InputError(
+            f"{path.name}: {width} x {height} pixels are too few; a slice needs at least "
+            f"{MIN_SIDE} x {MIN_SIDE}. Give the original picture, not a thumbnail"
+        )
+    if height * width > MAX_PIXELS:
+        raise InputError(
+            f"{path.name}: {width} x {height} pixels are too many for one slice (at most "
+            f"{MAX_PIXELS // 1_000_000} million). Reduce it, or give the slice alone"
+        )
+
+
+def read_slices(path: Path) -> list[Slice]:
+    """Read every slice of one file.
+
+    Returns:
+        At least one slice; several for a multi-frame DICOM file.
+
+    Raises:
+        InputError: the file is missing, empty, truncated, of an unknown format, or of an unusable size.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. Check the path")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path.name}: the file is empty (0 bytes). Copy it again")
+    if dicom.is_dicom(path):
+        return dicom.read(path, check_size)
+    return [picture.read(path, check_size)]
+
+
+def find_inputs(paths: list[Path]) -> Iterator[Path]:
+    """The files that `paths` name: files as they are, folders searched by suffix, in a stable order.
+
+    Yields:
+        Paths of files. A folder in which nothing is found yields itself, so that its emptiness is reported.
+    """
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        found = sorted(
+            entry
+            for entry in path.rglob("*")
+            if entry.is_file() and (entry.suffix.lower() in SUFFIXES or (not entry.suffix and dicom.is_dicom(entry)))
+        )
+        yield from found or [path]

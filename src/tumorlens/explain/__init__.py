@@ -1,0 +1,1 @@
+"""Evidence maps and Grad-CAM in closed form, and their pictures."""

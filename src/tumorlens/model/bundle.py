@@ -1,0 +1,98 @@
+"""The bundle: a trained model with everything that is needed to use it rightly, checked when it is loaded.
+
+A folder of `model.json` (the card), `model.onnx` and, for further training, `weights.safetensors`. The card holds
+the hash of every other file, so a changed byte is noticed. No pickle, no torch.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tumorlens import DISCLAIMER
+from tumorlens.config import PreprocessSettings
+from tumorlens.data.manifest import file_hash
+from tumorlens.errors import BundleError
+from tumorlens.model.blocks import LAST_BLOCK
+
+CARD = "model.json"
+ONNX = "model.onnx"
+WEIGHTS = "weights.safetensors"
+SCHEMA_VERSION = 1
+
+
+class Card(BaseModel):
+    """`model.json`: what the model is, how to feed it, what it was trained on and how well it did."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    created: str
+    tumorlens_version: str
+    classes: tuple[str, ...] = Field(min_length=2)
+    preprocess: PreprocessSettings
+    explained_block: str = LAST_BLOCK[0]
+    temperature: float = Field(default=1.0, gt=0.0)
+    training_data: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
+    initial_weights: str = ""
+    licence: str = ""
+    intended_use: str = DISCLAIMER
+    files: dict[str, str] = {}
+
+
+def write_card(folder: Path, card: Card) -> Card:
+    """Write `model.json` last, with the hashes of the other files of the folder as they are now.
+
+    Returns:
+        The card as written.
+    """
+    names = sorted(path.name for path in folder.iterdir() if path.name in (ONNX, WEIGHTS))
+    complete = card.model_copy(update={"files": {name: file_hash(folder / name) for name in names}})
+    temporary = folder / f"{CARD}.part"
+    temporary.write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    temporary.replace(folder / CARD)
+    return complete
+
+
+def load_card(folder: Path, needs: str = "") -> Card:
+    """Read a bundle's card and check every file against it.
+
+    Args:
+        folder: the bundle.
+        needs: a file that must be there, `ONNX` or `WEIGHTS`.
+
+    Raises:
+        BundleError: no bundle there, a card of another version, a missing file, or a file that was changed.
+    """
+    path = folder / CARD
+    if not path.is_file():
+        raise BundleError(f"{folder}: no model bundle there ({CARD} is missing). Give a bundle folder with --model")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data.get("schema_version") != SCHEMA_VERSION:
+            raise BundleError(
+                f"{path}: schema_version is {data.get('schema_version')!r}, this version reads {SCHEMA_VERSION}. "
+                "Export the model again, or install the matching version of tumorlens"
+            )
+        card = Card.model_validate(data)
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, ValidationError) as error:
+        raise BundleError(f"{path}: damaged or not a model card ({error}). Copy or export the bundle again") from error
+    for name, expected in card.files.items():
+        _check_file(folder / name, expected)
+    if needs and needs not in card.files:
+        raise BundleError(f"{folder}: the bundle has no {needs}, only {', '.join(card.files) or 'its card'}")
+    return card
+
+
+def _check_file(path: Path, expected: str) -> None:
+    if not path.is_file():
+        raise BundleError(f"{path}: listed in {CARD} but missing. Copy the whole bundle folder")
+    found = file_hash(path)
+    if found != expected:
+        raise BundleError(
+            f"{path}: changed since the bundle was made (SHA-256 {found[:12]}…, the card says {expected[:12]}…). "
+            "Copy the bundle again; do not use it as it is"
+        )

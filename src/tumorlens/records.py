@@ -1,0 +1,125 @@
+"""The nouns that travel between the rooms. Plain frozen values: no behaviour beyond their own consistency."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Split = Literal["train", "val", "test"]
+Status = Literal["ok", "refused", "error"]
+
+#: Class names in the order of every logit, probability and evidence map.
+CLASSES: tuple[str, ...] = ("glioma", "meningioma", "no_tumor", "pituitary")
+
+#: How the classes are written for people.
+CLASS_TITLES: dict[str, str] = {
+    "glioma": "Glioma",
+    "meningioma": "Meningioma",
+    "no_tumor": "No tumour",
+    "pituitary": "Pituitary tumour",
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row of a manifest: an image on disk with its label and its patient.
+
+    `path` and `mask` are relative to the manifest's folder. `patient_group` is what a split keeps on one
+    side; where no patient id is known, `patient_id` is empty and the group is formed from the pixels.
+    """
+
+    path: str
+    label: str
+    patient_id: str
+    patient_group: str
+    source: str
+    mask: str
+    sha256: str
+    width: int
+    height: int
+    split: str = ""
+    fold: str = ""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One two-dimensional picture: `pixels` (height, width), float32, rows downwards, finite, any range.
+
+    `frame` counts from 0 within the file that `source` names.
+    """
+
+    pixels: Float32
+    source: str
+    frame: int = 0
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one slice. `probabilities` (C,) in the order of `classes`, summing to 1 when `ok`."""
+
+    source: str
+    frame: int
+    status: Status
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...] = ()
+    label_set: tuple[str, ...] = ()
+    message: str = ""
+    label: str = ""
+    patient_group: str = ""
+    split: str = ""
+
+    @property
+    def predicted(self) -> str:
+        """The most probable class, or an empty string where there is no answer."""
+        if not self.probabilities:
+            return ""
+        return self.classes[int(np.argmax(self.probabilities))]
+
+    @property
+    def confidence(self) -> float:
+        """The probability of the predicted class; NaN where there is no answer."""
+        return max(self.probabilities, default=float("nan"))
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """A Grad-CAM map: `values` (h, w), float32, at least 0, not normalised; the `target` it explains."""
+
+    values: Float32
+    target_class: str
+    target: Literal["probability", "logit"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval.
+
+    `n` counts the resampling units (patient groups); `n_slices` the slices behind them.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    n_slices: int
+    better: Literal["higher", "lower"] = "higher"
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a prepared square relates to the original picture, so that maps can be laid back over it.
+
+    Crop `box` (top, left, bottom, right) in original pixels; the crop is centred in a square of `side`
+    pixels at offset `pad` (top, left); the square is then resized to the network's input size.
+    """
+
+    height: int
+    width: int
+    box: tuple[int, int, int, int]
+    side: int
+    pad: tuple[int, int] = field(default=(0, 0))

@@ -1,0 +1,1 @@
+"""Running a bundle: export to ONNX (needs torch) and prediction (does not)."""

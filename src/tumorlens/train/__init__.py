@@ -1,0 +1,1 @@
+"""Training: a loop that knows no tumours, and the recipe that does."""

@@ -1,0 +1,86 @@
+"""Checkpoints: one safetensors file, its state as JSON in the header. No pickle; replaced whole or not at all."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from tumorlens.errors import CheckpointError
+
+SCHEMA_VERSION = 1
+
+
+@dataclass
+class Progress:
+    """Where training stands: `epoch` and `step` to do next, what was best, and a row of history per epoch."""
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    best: float = float("-inf")
+    best_epoch: int = -1
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def save_checkpoint(
+    path: Path, network: torch.nn.Module, optimizer: torch.optim.Optimizer | None, progress: Progress, owner: str
+) -> None:
+    """Write weights, momentum and progress.
+
+    Args:
+        path: the file to write or replace.
+        network: its state dict is written.
+        optimizer: an SGD optimizer whose momentum is written, or None for weights alone.
+        progress: where training stands.
+        owner: what the checkpoint belongs to (classes and settings); checked when it is read back.
+    """
+    tensors = {f"net.{key}": value.detach().contiguous().clone() for key, value in network.state_dict().items()}
+    if optimizer is not None:
+        for number, parameter in enumerate(_parameters(optimizer)):
+            momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
+            if momentum is not None:
+                tensors[f"momentum.{number}"] = momentum.detach().contiguous().clone()
+    state = {"schema_version": SCHEMA_VERSION, "owner": owner, "progress": asdict(progress)}
+    temporary = path.with_suffix(".part")
+    save_file(tensors, temporary, metadata={"tumorlens": json.dumps(state)})
+    temporary.replace(path)
+
+
+def load_checkpoint(
+    path: Path, network: torch.nn.Module, optimizer: torch.optim.Optimizer | None, owner: str
+) -> Progress:
+    """Read a checkpoint back into a network and an optimizer.
+
+    Raises:
+        CheckpointError: missing, damaged, or made with other classes or settings.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no checkpoint there. Start without --resume")
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = json.loads((file.metadata() or {}).get("tumorlens", "null"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: damaged ({error}). Delete it and train again") from error
+    if not state or state.get("schema_version") != SCHEMA_VERSION:
+        raise CheckpointError(f"{path}: not a checkpoint of this version of tumorlens (wanted schema {SCHEMA_VERSION})")
+    if state["owner"] != owner:
+        raise CheckpointError(
+            f"{path}: made with other classes or settings.\n  there: {state['owner']}\n  here:  {owner}\n"
+            "Resume with the settings in the run's config.json, or start a new run folder"
+        )
+    network.load_state_dict({key[4:]: value for key, value in tensors.items() if key.startswith("net.")})
+    if optimizer is not None:
+        for number, parameter in enumerate(_parameters(optimizer)):
+            momentum = tensors.get(f"momentum.{number}")
+            if momentum is not None:
+                optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)
+    return Progress(**state["progress"])
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

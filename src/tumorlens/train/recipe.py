@@ -1,0 +1,254 @@
+"""The recipe: ImageNet ResNet-50, head phase, fine-tuning, the best epoch, and a bundle with its predictions."""
+
+import csv
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from scipy.special import softmax
+
+import tumorlens
+from tumorlens.config import TrainSettings
+from tumorlens.data.dataset import SliceDataset, load_dataset
+from tumorlens.data.manifest import check_files, read_manifest
+from tumorlens.data.predictions import write_predictions
+from tumorlens.data.splits import sides_of_fold
+from tumorlens.errors import SplitError
+from tumorlens.model.blocks import BLOCKS_PER_LAYER
+from tumorlens.model.bundle import WEIGHTS, Card, write_card
+from tumorlens.model.network import TumorNet, freeze_before
+from tumorlens.model.weights import load_backbone
+from tumorlens.records import CLASSES, Prediction, Sample
+from tumorlens.train.calibrate import fit_temperature
+from tumorlens.train.checkpoint import Progress, load_checkpoint, save_checkpoint
+from tumorlens.train.device import choose_device, choose_precision
+from tumorlens.train.loop import Hooks, LoopSettings, run_loop
+from tumorlens.train.run import RunPaths, describe, open_run
+from tumorlens.train.tasks import Computer, FineTuneTask, HeadTask, class_weights
+
+VAL_SHARE = 0.125  # of the patients that are not tested, where the manifest has folds
+
+
+@dataclass
+class Reporter:
+    """What a person sees of a training run; silent by default."""
+
+    message: Callable[[str], None] = field(default=lambda text: None)
+    progress: Callable[[str, int, int], None] = field(default=lambda stage, done, total: None)
+    should_stop: Callable[[], bool] = field(default=lambda: False)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to train: a manifest, where the run goes, the settings, and initial weights (None: random).
+
+    `fold` names the fold to test where the manifest has folds instead of train/val/test.
+    """
+
+    manifest: Path
+    out: Path
+    settings: TrainSettings
+    weights: Path | None
+    fold: int | None = None
+    resume: bool = False
+    layers: tuple[int, ...] = BLOCKS_PER_LAYER
+
+
+def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
+    """Train one model from a manifest.
+
+    Returns:
+        The run folder, with config, history, checkpoints, `bundle/` (weights and card, without ONNX) and
+        predictions for every image of the manifest.
+
+    Raises:
+        ManifestError, SplitError, RunError, CheckpointError, InputError: what was wrong with what was given.
+        KeyboardInterrupt: `should_stop` said so; the checkpoint holds everything up to the last step.
+    """
+    reporter = reporter or Reporter()
+    settings = order.settings
+    samples = _sides(order)
+    network = TumorNet(len(CLASSES), settings.dropout, order.layers)
+    if order.weights is not None:
+        load_backbone(network, order.weights)
+    config = describe(order.manifest, settings, order.fold, order.weights)
+    paths = open_run(order.out, config, order.resume)
+    dataset = load_dataset(
+        samples, order.manifest.parent, settings.preprocess, lambda done, n: reporter.progress("reading", done, n)
+    )
+    device = choose_device(settings.device)
+    precision = choose_precision(settings.precision, device)
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    computer = Computer(network, device, precision)
+    _announce(dataset, settings, device, precision, reporter)
+    fit(computer, dataset, settings, paths, order.resume, reporter)
+    load_checkpoint(paths.best, network, None, owner(settings))
+    _finish(computer, dataset, settings, paths, order, reporter)
+    return paths
+
+
+def fit(
+    computer: Computer, dataset: SliceDataset, settings: TrainSettings, paths: RunPaths, resume: bool, reporter: Reporter
+) -> Progress:
+    """Head phase, then fine-tuning, with checkpoints in the run folder."""
+    train_side, val_side = dataset.side("train"), dataset.side("val")
+    network = computer.network
+    resumed = resume and paths.last.is_file()
+    if not resumed:
+        _fit_head(computer, train_side, val_side, settings, reporter)
+    task = FineTuneTask(computer, train_side, val_side, settings)
+    optimizer = _sgd(network, settings, settings.finetune.learning_rate)
+    progress = load_checkpoint(paths.last, network, optimizer, owner(settings)) if resumed else Progress()
+
+    def save_last(now: Progress) -> None:
+        save_checkpoint(paths.last, network, optimizer, now, owner(settings))
+
+    def on_epoch(now: Progress) -> None:
+        save_last(now)
+        _write_history(paths.history, now)
+        row = now.history[-1]
+        reporter.message(
+            f"epoch {now.epoch}/{task.epochs}: loss {row['loss']:.3f}, validation accuracy {row['val_accuracy']:.3f}, "
+            f"balanced {row['val_balanced_accuracy']:.3f}, loss {row['val_loss']:.3f} ({row['seconds']:.0f} s)"
+        )
+
+    hooks = Hooks(
+        on_step=lambda now, done, total: reporter.progress("fine-tuning", done, total),
+        on_epoch=on_epoch,
+        on_best=lambda now: save_checkpoint(paths.best, network, None, now, owner(settings)),
+        on_interrupt=save_last,
+        should_stop=reporter.should_stop,
+    )
+    plan = settings.finetune
+    return run_loop(task, optimizer, LoopSettings(plan.learning_rate, plan.warmup, plan.patience), progress, hooks)
+
+
+def owner(settings: TrainSettings) -> str:
+    """What a checkpoint belongs to: the classes and every setting that changes the weights."""
+    return f"classes {','.join(CLASSES)}; {settings.model_dump_json(exclude={'device', 'precision'})}"
+
+
+def _sides(order: Order) -> list[Sample]:
+    samples = read_manifest(order.manifest)
+    check_files(samples, order.manifest.parent)
+    if order.fold is not None:
+        samples = sides_of_fold(samples, order.fold, VAL_SHARE, order.settings.seed)
+    counts = Counter(sample.split for sample in samples)
+    if not counts["train"] or not counts["val"]:
+        raise SplitError(
+            f"{order.manifest}: {counts['train']} training and {counts['val']} validation images. Run "
+            "`tumorlens data split MANIFEST`, or with --folds K and train with --fold N"
+        )
+    return samples
+
+
+def _fit_head(
+    computer: Computer, train_side: SliceDataset, val_side: SliceDataset, settings: TrainSettings, reporter: Reporter
+) -> None:
+    freeze_before(computer.network, "head")
+    if settings.head.epochs == 0:
+        return
+    task = HeadTask(computer, train_side, val_side, settings)
+    optimizer = _sgd(computer.network, settings, settings.head.learning_rate)
+    hooks = Hooks(
+        on_step=lambda now, done, total: reporter.progress("head phase", done, total),
+        should_stop=reporter.should_stop,
+    )
+    progress = run_loop(task, optimizer, LoopSettings(settings.head.learning_rate), Progress(), hooks)
+    reporter.message(f"head phase: validation accuracy {progress.history[-1]['val_accuracy']:.3f}")
+
+
+def _sgd(network: TumorNet, settings: TrainSettings, rate: float) -> torch.optim.SGD:
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return torch.optim.SGD(
+        [
+            {"params": [p for p in learning if p.ndim > 1], "weight_decay": settings.weight_decay},
+            {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},  # norms and biases
+        ],
+        lr=rate,
+        momentum=settings.momentum,
+        nesterov=settings.momentum > 0,
+    )
+
+
+def _announce(
+    dataset: SliceDataset, settings: TrainSettings, device: torch.device, precision: torch.dtype, reporter: Reporter
+) -> None:
+    for split in ("train", "val", "test"):
+        side = dataset.side(split)
+        counts = Counter(sample.label for sample in side.samples)
+        groups = len({sample.patient_group for sample in side.samples})
+        reporter.message(
+            f"{split}: {len(side)} slices of {groups} patient groups ("
+            + ", ".join(f"{name} {counts[name]}" for name in CLASSES) + ")"
+        )  # fmt: skip
+    if settings.class_weights:
+        weights = class_weights(dataset.side("train").labels, len(CLASSES)).tolist()
+        reporter.message(
+            "class weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in zip(CLASSES, weights, strict=True))
+        )
+    else:
+        reporter.message("class weights: off")
+    reporter.message(f"computing on {device} in {str(precision).removeprefix('torch.')}")
+
+
+def _write_history(path: Path, progress: Progress) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(progress.history[0]))
+        writer.writeheader()
+        writer.writerows(progress.history)
+
+
+def _finish(
+    computer: Computer, dataset: SliceDataset, settings: TrainSettings, paths: RunPaths, order: Order, reporter: Reporter
+) -> None:
+    """Temperature from validation, predictions for every image, and the bundle's weights and card."""
+    reporter.message("best epoch: predicting every image")
+    logits = computer.logits(dataset).numpy()
+    val = np.array([sample.split == "val" for sample in dataset.samples])
+    temperature = fit_temperature(logits[val], dataset.labels.numpy()[val])
+    write_predictions(_predictions(dataset.samples, logits / temperature), paths.predictions, CLASSES)
+    paths.bundle.mkdir(exist_ok=True)
+    state = {key: value.cpu().contiguous() for key, value in computer.network.state_dict().items()}
+    save_file(state, paths.bundle / WEIGHTS)
+    card = Card(
+        name=paths.folder.resolve().name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        tumorlens_version=tumorlens.__version__,
+        classes=CLASSES,
+        preprocess=settings.preprocess,
+        temperature=temperature,
+        training_data=_data_summary(dataset.samples),
+        initial_weights=order.weights.name if order.weights else "random",
+    )
+    write_card(paths.bundle, card)
+
+
+def _predictions(samples: Sequence[Sample], logits: np.ndarray) -> list[Prediction]:
+    return [
+        Prediction(
+            source=sample.path,
+            frame=0,
+            status="ok",
+            classes=CLASSES,
+            probabilities=tuple(float(p) for p in row),
+            label=sample.label,
+            patient_group=sample.patient_group,
+            split=sample.split,
+        )
+        for sample, row in zip(samples, softmax(logits, axis=1), strict=True)
+    ]
+
+
+def _data_summary(samples: Sequence[Sample]) -> dict[str, dict[str, dict[str, int]]]:
+    """Slices of the training split by source and class."""
+    table: dict[str, Counter[str]] = {}
+    for sample in samples:
+        if sample.split == "train":
+            table.setdefault(sample.source, Counter())[sample.label] += 1
+    return {"slices": {source: dict(sorted(counts.items())) for source, counts in sorted(table.items())}}

@@ -1,0 +1,105 @@
+"""The run folder: where it may be made, what its config says, and the state it can be resumed from."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import tumorlens
+from tumorlens.config import TrainSettings
+from tumorlens.data.manifest import file_hash
+from tumorlens.errors import RunError
+
+CONFIG = "config.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Where the parts of a run folder lie."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved settings and provenance."""
+        return self.folder / CONFIG
+
+    @property
+    def history(self) -> Path:
+        """One row an epoch."""
+        return self.folder / "history.csv"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to resume from."""
+        return self.folder / "checkpoint_last.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """The weights of the best epoch by validation."""
+        return self.folder / "checkpoint_best.safetensors"
+
+    @property
+    def bundle(self) -> Path:
+        """The model to use."""
+        return self.folder / "bundle"
+
+    @property
+    def predictions(self) -> Path:
+        """The answers for every image of the manifest."""
+        return self.folder / "predictions.csv"
+
+
+def open_run(folder: Path, config: dict[str, Any], resume: bool) -> RunPaths:
+    """Make a run folder and write its config, or open one to resume.
+
+    Raises:
+        RunError: the folder is in use and `resume` is off, or there is nothing to resume.
+    """
+    paths = RunPaths(folder)
+    if resume:
+        if not paths.config.is_file():
+            raise RunError(f"{folder}: nothing to resume ({CONFIG} is missing). Start without --resume")
+        return paths
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder}: already in use. Continue it with --resume, or give another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    paths.config.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return paths
+
+
+def describe(manifest: Path, settings: TrainSettings, fold: int | None, weights: Path | None) -> dict[str, Any]:
+    """The provenance that `config.json` keeps: settings, versions, commit and hashes."""
+    import monai
+    import torch
+
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "settings": settings.model_dump(mode="json"),
+        "manifest": {"path": str(manifest), "sha256": file_hash(manifest), "fold": fold},
+        "initial_weights": {"name": weights.name, "sha256": file_hash(weights)} if weights else None,
+        "versions": {
+            "tumorlens": tumorlens.__version__,
+            "python": sys.version.split()[0],
+            "torch": torch.__version__,
+            "monai": monai.__version__,
+        },
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str:
+    """The commit of the source tree, where it is one; an installed package has none."""
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(Path(tumorlens.__file__).parent), "rev-parse", "HEAD"],
+            capture_output=True, text=True, check=False, timeout=10,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout.strip()

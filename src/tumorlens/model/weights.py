@@ -49,8 +49,13 @@ def load_backbone(network: TumorNet, path: Path) -> None:
     network.body.load_state_dict(tensors, strict=False)
 
 
-def download(weights: HubWeights, cache: Path | None = None) -> Path:
+def download(weights: HubWeights, cache: Path | None = None, endpoint: str | None = None) -> Path:
     """Fetch a checkpoint from the hub (resumed and cached by the library), and check its hash.
+
+    Args:
+        weights: what to fetch.
+        cache: where to keep it; the library's own cache by default.
+        endpoint: address of a mirror; the hub (or what HF_ENDPOINT names) by default.
 
     Raises:
         TumorlensError: the hub cannot be reached, or the file is not the pinned one.
@@ -60,7 +65,9 @@ def download(weights: HubWeights, cache: Path | None = None) -> Path:
 
     try:
         path = Path(
-            hf_hub_download(weights.repo, weights.filename, revision=weights.revision, cache_dir=cache)
+            hf_hub_download(
+                weights.repo, weights.filename, revision=weights.revision, cache_dir=cache, endpoint=endpoint
+            )
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise TumorlensError(

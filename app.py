@@ -1,0 +1,5 @@
+"""The app: `streamlit run app.py`."""
+
+from tumorlens.app import main
+
+main()

@@ -1,0 +1,189 @@
+"""The Streamlit page: drop a picture or a DICOM slice, get an answer with its reason."""
+
+import io
+import tempfile
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from tumorlens import DISCLAIMER
+from tumorlens.data.readers import SUFFIXES, read_slices
+from tumorlens.errors import TumorlensError
+from tumorlens.examples import EXAMPLES, Example
+from tumorlens.explain.overlay import to_grey
+from tumorlens.pipeline import REFERENCE, Explained
+from tumorlens.records import CLASS_TITLES, Slice
+from tumorlens.runtime.predictor import Predictor
+
+_STYLE = """
+<style>
+.block-container { padding-top: 2.6rem; max-width: 1180px; }
+.tl-banner { border-left: 4px solid #c77700; background: rgba(199,119,0,.10); padding: .45rem .8rem; font-size: .92rem; }
+.tl-answer { font-size: 1.9rem; font-weight: 650; line-height: 1.2; margin: .1rem 0; }
+.tl-soft { opacity: .72; font-size: .92rem; }
+.tl-row { display: grid; grid-template-columns: 9.5rem 1fr 3.6rem; align-items: center; gap: .7rem; margin: .34rem 0; }
+.tl-track { height: .7rem; border-radius: .35rem; background: rgba(128,128,128,.20); overflow: hidden; }
+.tl-fill { height: 100%; border-radius: .35rem; background: #8aa0ab; }
+.tl-row.first .tl-fill { background: #0b7a75; } .tl-row.first { font-weight: 600; }
+.tl-number { text-align: right; font-variant-numeric: tabular-nums; }
+</style>
+"""
+
+
+def main() -> None:
+    """Draw the page."""
+    st.set_page_config(page_title="tumorlens", page_icon="🔎", layout="wide")
+    st.html(_STYLE)
+    st.title("tumorlens", anchor=False)
+    st.caption("Glioma, meningioma, pituitary tumour or none, in one MRI slice of the head, and where the answer comes from.")
+    st.html(f'<div class="tl-banner" role="note"><b>Research and teaching only.</b> {escape(DISCLAIMER.split(". ", 1)[1])}</div>')
+    try:
+        predictor = load_predictor(str(REFERENCE))
+    except TumorlensError as error:
+        st.error(f"The model cannot be loaded: {error}")
+        return
+    slices, name, note = _choose()
+    if not slices:
+        return
+    frame = st.slider("Frame", 1, len(slices), len(slices) // 2 + 1) - 1 if len(slices) > 1 else 0
+    answer = predictor.predict([slices[frame]])[0]
+    if answer.prediction.status != "ok":
+        st.error(answer.prediction.message)
+        return
+    _show(Explained(answer, slices[frame]), name, note, predictor)
+
+
+@st.cache_resource(show_spinner="Loading the model …")
+def load_predictor(folder: str) -> Predictor:
+    """The model, loaded once a server."""
+    return Predictor(Path(folder))
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def read_upload(data: bytes, name: str) -> list[Slice]:
+    """The slices of an uploaded file; it lies on disk only while it is read, and its name is never a path.
+
+    Raises:
+        TumorlensError: the file cannot be used.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "upload"
+        path.write_bytes(data)
+        try:
+            return [Slice(item.pixels, name, item.frame) for item in read_slices(path)]
+        except TumorlensError as error:
+            raise TumorlensError(str(error).replace("upload", name, 1)) from error
+
+
+def _choose() -> tuple[list[Slice], str, str]:
+    """The slices to answer, their name and what is to be said of them: an upload goes before an example."""
+    left, right = st.columns([5, 7], gap="large")
+    with left:
+        upload = st.file_uploader(
+            "Your picture or DICOM slice", type=[suffix.lstrip(".") for suffix in SUFFIXES], key="upload"
+        )
+        st.html('<div class="tl-soft">Nothing leaves this computer and nothing is kept.</div>')
+    with right:
+        _gallery()
+    if upload is not None:
+        try:
+            return read_upload(upload.getvalue(), upload.name), upload.name, ""
+        except TumorlensError as error:
+            st.error(str(error))
+            return [], "", ""
+    chosen = st.session_state.get("example", EXAMPLES[0].key)
+    example = next(item for item in EXAMPLES if item.key == chosen)
+    return read_slices(example.path), example.title, example.note
+
+
+def _gallery() -> None:
+    st.html("<div>Or an example <span class='tl-soft'>(synthetic: drawn into an averaged healthy head)</span></div>")
+    for column, example in zip(st.columns(len(EXAMPLES)), EXAMPLES, strict=True):
+        with column:
+            st.image(str(example.path), width="stretch")
+            st.button(example.title, key=f"example_{example.key}", on_click=_take, args=(example,), width="stretch")
+
+
+def _take(example: Example) -> None:
+    st.session_state["example"] = example.key
+
+
+def _show(item: Explained, name: str, note: str, predictor: Predictor) -> None:
+    prediction = item.answer.prediction
+    st.divider()
+    pictures, words = st.columns([7, 5], gap="large")
+    with words:
+        st.html(
+            f'<div class="tl-soft">{escape(name)}</div>'
+            f'<div class="tl-answer" data-testid="answer">{CLASS_TITLES.get(prediction.predicted, prediction.predicted)}</div>'
+            f'<div class="tl-soft">probability {prediction.confidence:.1%}</div>' + _bars(item)
+        )
+        if note:
+            st.info(note)
+        target = st.selectbox(
+            "Heatmap for", predictor.classes, index=predictor.classes.index(prediction.predicted),
+            format_func=lambda key: CLASS_TITLES.get(key, key), key=f"target_{name}_{prediction.frame}",
+        )  # fmt: skip
+        opacity = st.slider("Opacity of the heatmap", 0, 100, 55, step=5, format="%d %%") / 100
+    with pictures:
+        picture, map_side = st.columns(2)
+        assert item.picture is not None  # an answer has its picture
+        overlay = item.overlay(target, opacity)
+        picture.image(to_grey(item.picture.pixels), caption="The slice", width="stretch")
+        map_side.image(overlay, caption=f"Where it speaks for {CLASS_TITLES.get(target, target).lower()}", width="stretch")
+        buffer = io.BytesIO()
+        overlay.save(buffer, format="PNG")
+        st.download_button("Download the overlay (PNG)", buffer.getvalue(), "overlay.png", "image/png")
+        if not item.heatmap(target).any():
+            st.caption("The map is empty: nothing in this picture speaks for this class more than for the others.")
+    with st.expander("How far to trust this"):
+        _trust(predictor)
+
+
+def _bars(item: Explained) -> str:
+    prediction = item.answer.prediction
+    ranked = sorted(zip(prediction.probabilities, prediction.classes, strict=True), reverse=True)
+    rows = [
+        f'<div class="tl-row{" first" if number == 0 else ""}"><div>{CLASS_TITLES.get(key, key)}</div>'
+        f'<div class="tl-track"><div class="tl-fill" style="width:{share:.1%}"></div></div>'
+        f'<div class="tl-number">{share:.1%}</div></div>'
+        for number, (share, key) in enumerate(ranked)
+    ]
+    return "<div style='margin:.9rem 0'>" + "".join(rows) + "</div>"
+
+
+def _trust(predictor: Predictor) -> None:
+    card = predictor.card
+    figures = card.metrics.get("by_class", {})
+    rows = [
+        {
+            "Class": CLASS_TITLES.get(key, key),
+            "Sensitivity": _interval(values["sensitivity"]),
+            "Specificity": _interval(values["specificity"]),
+            "Precision": _interval(values["precision"]),
+            "Patients tested": values["sensitivity"]["n"],
+        }
+        for key, values in figures.items()
+    ]
+    if rows:
+        st.markdown("Measured on patients that the model never saw, with 95 % intervals by patient:")
+        st.table(rows)
+    st.markdown(
+        "- The model answers **every** picture, also one that is no brain MRI: do not read an answer for such.\n"
+        "- Tumours and healthy heads of the training data come largely from different sources; part of what tells "
+        "them apart may be the source.\n"
+        "- A heatmap shows where the network found its evidence on a coarse grid. It is not an outline of a tumour."
+    )
+    st.caption(f"Model {card.name}, made {card.created[:10]} · classes {', '.join(card.classes)} · {card.licence}")
+
+
+def _interval(estimate: dict[str, Any]) -> str:
+    if estimate["value"] is None:
+        return "–"
+    return f"{estimate['value']:.2f} ({estimate['low']:.2f} to {estimate['high']:.2f})"
+
+
+if __name__ == "__main__":
+    main()

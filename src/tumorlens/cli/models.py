@@ -1,0 +1,144 @@
+"""`tumorlens train`, `crossval`, `evaluate` and `export`."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+from tumorlens.cli.terminal import gentle_interrupt, progress_bar, say, show_evaluation
+from tumorlens.config import TrainSettings, load_settings
+
+if TYPE_CHECKING:
+    from tumorlens.train.recipe import Reporter
+
+DEFAULT_PRESET = "plain"
+
+
+def preset_settings(arguments: Sequence[str]) -> TrainSettings:
+    """The settings of the preset that the arguments name; single options then override them."""
+    preset = DEFAULT_PRESET
+    for number, text in enumerate(arguments):
+        if text == "--preset" and number + 1 < len(arguments):
+            preset = arguments[number + 1]
+        elif text.startswith("--preset="):
+            preset = text.partition("=")[2]
+    return load_settings(preset)
+
+
+def train_command(defaults: TrainSettings | None) -> Callable[..., int]:
+    """`train` with a preset's settings as its defaults."""
+
+    def train(
+        manifest: Positional[Path],
+        /,
+        out: Path,
+        weights: str = "hub",
+        fold: int | None = None,
+        resume: bool = False,
+        preset: str = DEFAULT_PRESET,
+        settings: Annotated[TrainSettings, arg(name="")] = defaults or TrainSettings(),  # noqa: B008
+    ) -> int:
+        """Train a model, export it and evaluate it.
+
+        Args:
+            manifest: A manifest with splits, or with folds and --fold.
+            out: The run folder to make.
+            weights: ResNet-50 weights to start from: a safetensors file in torchvision's key names, or `hub` to
+                download ImageNet weights at a pinned revision.
+            fold: The fold to test, where the manifest has folds.
+            resume: Continue an interrupted run.
+            preset: Name of a preset, or a TOML file; the options below override it.
+            settings: All settings.
+        """
+        from tumorlens.experiment import run_experiment
+        from tumorlens.model.weights import resolve
+        from tumorlens.train.recipe import Order
+
+        with _reporter() as reporter:
+            order = Order(manifest, out, settings, resolve(weights), fold, resume)
+            evaluation = run_experiment(order, reporter)
+        show_evaluation(evaluation)
+        say(f"run folder: {out}; model: {out / 'bundle'}; report: {out / 'report.html'}")
+        return 0
+
+    return train
+
+
+def crossval_command(defaults: TrainSettings | None) -> Callable[..., int]:
+    """`crossval` with a preset's settings as its defaults."""
+
+    def crossval(
+        manifest: Positional[Path],
+        /,
+        out: Path,
+        weights: str = "hub",
+        folds: tuple[int, ...] = (),
+        preset: str = DEFAULT_PRESET,
+        settings: Annotated[TrainSettings, arg(name="")] = defaults or TrainSettings(),  # noqa: B008
+    ) -> int:
+        """Train and test every fold of a manifest, and evaluate all tested patients together.
+
+        The same command continues a stopped run: complete folds are kept, the interrupted one is resumed.
+
+        Args:
+            manifest: A manifest with folds (`tumorlens data split MANIFEST --folds 5`).
+            out: The folder to make, with a run folder a fold.
+            weights: As for train.
+            folds: Only these folds.
+            preset: As for train.
+            settings: All settings.
+        """
+        from tumorlens.experiment import cross_validate
+        from tumorlens.model.weights import resolve
+        from tumorlens.train.recipe import Order
+
+        with _reporter() as reporter:
+            evaluation = cross_validate(Order(manifest, out, settings, resolve(weights)), reporter, folds)
+        show_evaluation(evaluation)
+        say(f"report: {out / 'report.html'}")
+        return 0
+
+    return crossval
+
+
+def evaluate(run: Positional[Path], /) -> int:
+    """Evaluate the predictions of a run: tables here, metrics.json and report.html in the folder.
+
+    Args:
+        run: A folder with predictions.csv, made by train or crossval, or by predict on labelled images.
+    """
+    from tumorlens.experiment import evaluate_folder
+
+    show_evaluation(evaluate_folder(run))
+    say(f"wrote {run / 'metrics.json'} and {run / 'report.html'}")
+    return 0
+
+
+def export(bundle: Positional[Path], /, half: bool = True) -> int:
+    """Export a bundle's weights to ONNX, so that it runs without PyTorch.
+
+    Args:
+        bundle: A bundle folder, or a run folder that has one.
+        half: Store weights in 16 bit (half the file; computed in 32 bit all the same).
+    """
+    from tumorlens.runtime.export import export_bundle
+
+    folder = bundle / "bundle" if (bundle / "bundle").is_dir() else bundle
+    card = export_bundle(folder, half)
+    say(f"wrote {folder / 'model.onnx'} for classes {', '.join(card.classes)}")
+    return 0
+
+
+@contextmanager
+def _reporter() -> Iterator["Reporter"]:
+    from tumorlens.train.recipe import Reporter
+
+    with gentle_interrupt() as wish, progress_bar() as bar:
+        yield Reporter(
+            message=lambda text: say(f"{time.strftime('%H:%M:%S')}  {text}"),
+            progress=bar.update,
+            should_stop=lambda: bool(wish),
+        )

@@ -1,0 +1,66 @@
+"""`tumorlens predict` and `tumorlens app`."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from tumorlens import DISCLAIMER
+from tumorlens.cli.terminal import progress_bar, say
+from tumorlens.data.predictions import PredictionWriter
+from tumorlens.errors import RunError
+from tumorlens.pipeline import REFERENCE, HeatmapFolder, explain_paths
+from tumorlens.runtime.predictor import Predictor
+
+
+def predict(
+    inputs: Positional[tuple[Path, ...]],
+    /,
+    out: Path = Path("predictions.csv"),
+    model: Path = REFERENCE,
+    heatmaps: Path | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Classify pictures and DICOM files, and show where the answers come from.
+
+    Args:
+        inputs: Files (PNG, JPEG, BMP, TIFF, WebP, DICOM) and folders of them.
+        out: Table to write, a row a slice. Bad inputs get a row with the reason.
+        model: A bundle folder; the model that comes with tumorlens by default.
+        heatmaps: Folder for an overlay PNG and the raw map (.npy, float32, at the picture's size) of each slice.
+        overwrite: Replace a table that is there.
+    """
+    if not inputs:
+        raise RunError("no input given; give files or folders")
+    if out.exists() and not overwrite:
+        raise RunError(f"{out}: already there. Give another --out, or --overwrite to replace it")
+    predictor = Predictor(model)
+    folder = HeatmapFolder(heatmaps) if heatmaps else None
+    counts: Counter[str] = Counter()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("w", encoding="utf-8", newline="") as file, progress_bar() as bar:
+        writer = PredictionWriter(file, predictor.classes)
+        for batch in explain_paths(inputs, predictor, lambda done, n: bar.update("predicting", done, n)):
+            writer.write(item.answer.prediction for item in batch)
+            for item in batch:
+                counts[item.answer.prediction.status] += 1
+                if item.answer.prediction.status == "error":
+                    say(f"left out: {item.answer.prediction.message}")
+                elif len(inputs) == 1 and inputs[0].is_file():
+                    say(f"{item.answer.prediction.predicted} ({item.answer.prediction.confidence:.1%})")
+                if folder:
+                    folder.save(item)
+    say(f"{counts['ok']} answered, {counts['error']} not; wrote {out}" + (f" and {heatmaps}" if heatmaps else ""))
+    say(DISCLAIMER)
+    return 1 if counts["error"] else 0
+
+
+def app() -> int:
+    """Open the app in the browser."""
+    from streamlit.web import cli as streamlit_cli
+
+    import tumorlens.app
+
+    sys.argv = ["streamlit", "run", str(tumorlens.app.__file__)]
+    return int(streamlit_cli.main() or 0)

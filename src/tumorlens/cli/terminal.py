@@ -1,0 +1,116 @@
+"""What the terminal shows: messages, tables, a progress bar with the remaining time, and how Ctrl-C is taken."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from tumorlens.evaluate.evaluation import Evaluation
+from tumorlens.evaluate.report import BY_CLASS, OVERALL, SIDES
+
+console = Console()
+errors = Console(stderr=True)
+
+
+def fail(message: str) -> int:
+    """Print an error and return exit code 1."""
+    errors.print(f"[bold red]error:[/] {_plain(message)}", highlight=False, soft_wrap=True)
+    return 1
+
+
+def say(message: str) -> None:
+    """Print a line."""
+    console.print(_plain(message), highlight=False, soft_wrap=True)
+
+
+class Bar:
+    """One progress bar that moves from stage to stage."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._stage = ""
+        self._task: TaskID | None = None
+
+    def update(self, stage: str, done: int, total: int) -> None:
+        """Show `done` of `total` of a stage."""
+        if stage != self._stage or self._task is None:
+            if self._task is not None:
+                self._progress.remove_task(self._task)
+            self._stage, self._task = stage, self._progress.add_task(stage, total=total)
+        self._progress.update(self._task, completed=done, total=total)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Bar]:
+    """A bar with count, elapsed and remaining time."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield Bar(progress)
+
+
+@contextmanager
+def gentle_interrupt() -> Iterator[list[bool]]:
+    """Turn the first Ctrl-C into a wish that is granted between two steps; the second interrupts at once.
+
+    Yields:
+        A list that becomes non-empty with the first Ctrl-C.
+    """
+    wish: list[bool] = []
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if wish:
+            raise KeyboardInterrupt
+        wish.append(True)
+        errors.print("stopping after this step; Ctrl-C again stops at once")
+
+    before = signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield wish
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def show_evaluation(evaluation: Evaluation) -> None:
+    """Print the tables of an evaluation."""
+    for warning in evaluation.warnings:
+        console.print(f"[yellow]note:[/] {_plain(warning)}", highlight=False)
+    overall = Table(title=f"{evaluation.name}: figures with 95 % intervals by patient", title_justify="left")
+    overall.add_column("")
+    for name, table in evaluation.tables.items():
+        accuracy = table.overall["accuracy"]
+        overall.add_column(f"{SIDES[name]}\n{accuracy.n_slices} slices, {accuracy.n} groups")
+    for key, title in OVERALL.items():
+        overall.add_row(title, *(str(table.overall[key]) for table in evaluation.tables.values()))
+    console.print(overall)
+    main = evaluation.tables[evaluation.main]
+    by_class = Table(title=f"By class, {SIDES[evaluation.main].lower()}", title_justify="left")
+    by_class.add_column("Class")
+    for title in BY_CLASS.values():
+        by_class.add_column(title)
+    for name, figures in main.by_class.items():
+        by_class.add_row(name, *(str(figures[key]) for key in BY_CLASS))
+    console.print(by_class)
+    confusion = Table(title="Confusion matrix (rows true, columns predicted)", title_justify="left")
+    for heading in ("", *main.classes):
+        confusion.add_column(heading, justify="left" if not heading else "right")
+    for name, row in zip(main.classes, main.confusion, strict=True):
+        confusion.add_row(name, *(str(count) for count in row))
+    console.print(confusion)
+    if evaluation.tumours:
+        say(
+            f"Tumour slices alone: accuracy {evaluation.tumours['accuracy']}, AUC of the three tumour classes "
+            f"{evaluation.tumours['auc']}"
+        )
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,140 @@
+"""Evaluate a run folder: predictions in, metrics.json and report.html out."""
+
+import csv
+import json
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tumorlens.data.predictions import read_predictions
+from tumorlens.evaluate.bootstrap import ROUNDS
+from tumorlens.evaluate.metrics import Answers, Table, collect, tabulate, tumour_figures
+from tumorlens.records import Estimate, Prediction
+
+SPLITS = ("train", "val", "test")
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The figures of a run: tables and answers by split, tumour-only figures of the test side, and warnings.
+
+    `history` has a row an epoch, empty where the predictions come from elsewhere.
+    """
+
+    name: str
+    tables: dict[str, Table]
+    answers: dict[str, Answers]
+    tumours: dict[str, Estimate]
+    warnings: tuple[str, ...]
+    history: tuple[dict[str, float], ...] = ()
+
+    @property
+    def main(self) -> str:
+        """The split that the figures are about: test, else the last that there is."""
+        return "test" if "test" in self.tables else list(self.tables)[-1]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for metrics.json; undefined figures are null."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "name": self.name,
+            "interval": "95 %, percentile bootstrap over patient groups",
+            "splits": {name: _table_json(table) for name, table in self.tables.items()},
+            "tumour_classes": {key: estimate_json(value) for key, value in self.tumours.items()},
+            "warnings": list(self.warnings),
+        }
+
+
+def evaluate_run(folder: Path, rounds: int = ROUNDS) -> Evaluation:
+    """Evaluate the predictions of one run folder.
+
+    Raises:
+        RunError: no predictions there, or none with labels.
+    """
+    history = folder / "history.csv"
+    return evaluate_predictions(
+        read_predictions(folder / "predictions.csv"), folder.resolve().name, rounds,
+        _read_history(history) if history.is_file() else (),
+    )  # fmt: skip
+
+
+def evaluate_predictions(
+    predictions: Sequence[Prediction], name: str, rounds: int = ROUNDS, history: Sequence[dict[str, float]] = ()
+) -> Evaluation:
+    """Evaluate labelled predictions; those without a split count as `test`.
+
+    Raises:
+        RunError: none of them is labelled and answered.
+    """
+    sides: dict[str, list[Prediction]] = defaultdict(list)
+    for item in predictions:
+        sides[item.split or "test"].append(item)
+    answers = {name: collect(sides[name]) for name in SPLITS if sides[name]}
+    tables = {name: tabulate(part, rounds) for name, part in answers.items()}
+    main = "test" if "test" in answers else list(answers)[-1]
+    return Evaluation(
+        name=name,
+        tables=tables,
+        answers=answers,
+        tumours=tumour_figures(answers[main], rounds),
+        warnings=tuple(_warnings(predictions, answers)),
+        history=tuple(history),
+    )
+
+
+def save_metrics(evaluation: Evaluation, path: Path) -> None:
+    """Write metrics.json, whole."""
+    temporary = path.with_suffix(".part")
+    temporary.write_text(json.dumps(evaluation.to_json(), indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def estimate_json(estimate: Estimate) -> dict[str, Any]:
+    """An estimate as JSON values; undefined ones are null."""
+    return {
+        key: None if isinstance(value, float) and math.isnan(value) else value
+        for key, value in asdict(estimate).items()
+    }
+
+
+def _table_json(table: Table) -> dict[str, Any]:
+    return {
+        "overall": {key: estimate_json(value) for key, value in table.overall.items()},
+        "by_class": {
+            name: {key: estimate_json(value) for key, value in figures.items()}
+            for name, figures in table.by_class.items()
+        },
+        "confusion": {"classes": list(table.classes), "true_by_predicted": table.confusion.tolist()},
+    }
+
+
+def _warnings(predictions: Sequence[Prediction], answers: dict[str, Answers]) -> list[str]:
+    sides: dict[str, set[str]] = defaultdict(set)
+    for item in predictions:
+        if item.patient_group:
+            sides[item.patient_group].add(item.split or "test")
+    shared = sum(len(names) > 1 for names in sides.values())
+    found = []
+    if shared:
+        found.append(
+            f"SPLIT BY SLICE: {shared} of {len(sides)} patient groups are on more than one side. These figures are "
+            "too good and say nothing about new patients."
+        )
+    if not all(item.patient_group for item in predictions if item.label):
+        found.append("Some images have no patient group; each counts as a patient, so intervals are too narrow.")
+    unknown = {g for part in answers.values() for g in part.groups if g.startswith(("similar:", "file:"))}
+    if unknown:
+        found.append(
+            f"{len(unknown)} groups stand for images without a patient id, formed from the pixels: slices of one "
+            "person may be on two sides, so figures of these images are optimistic."
+        )
+    return found
+
+
+def _read_history(path: Path) -> tuple[dict[str, float], ...]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return tuple({key: float(value) for key, value in row.items()} for row in csv.DictReader(file))

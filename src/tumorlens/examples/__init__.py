@@ -1,0 +1,32 @@
+"""Pictures that come with the package, so that everything can be tried offline. All are synthetic.
+
+They are slices of the MNI ICBM 152 average brain (see NOTICE beside them) with a drawn skull and, in three of them, a
+drawn lesion. They show how the software behaves, not how well it diagnoses.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example picture: its file, its title, and what is to be known of it."""
+
+    key: str
+    title: str
+    note: str
+
+    @property
+    def path(self) -> Path:
+        """The PNG file."""
+        return Path(__file__).parent / f"{self.key}.png"
+
+
+_DRAWN = "Synthetic: {} drawn into an averaged healthy head. A drawing is no patient; the model may be wrong about it."
+
+EXAMPLES: tuple[Example, ...] = (
+    Example("ring_lesion", "Ring lesion", _DRAWN.format("a ring-enhancing lesion, as gliomas show it, was")),
+    Example("convexity_mass", "Convexity mass", _DRAWN.format("a bright mass at the skull, as meningiomas show it, was")),
+    Example("sellar_mass", "Sellar mass", _DRAWN.format("a bright mass below the brain's midline, as pituitary tumours show it, was")),
+    Example("healthy_axial", "No lesion", "Synthetic: an averaged healthy head, axial, with a drawn skull."),
+)

@@ -1,0 +1,93 @@
+"""Train, export and evaluate as one piece, once or fold by fold: what `tumorlens train` and `crossval` do."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tumorlens.data.manifest import read_manifest
+from tumorlens.data.predictions import read_predictions, write_predictions
+from tumorlens.errors import SplitError
+from tumorlens.evaluate.evaluation import Evaluation, estimate_json, evaluate_run, save_metrics
+from tumorlens.evaluate.report import write_report
+from tumorlens.model.bundle import load_card, write_card
+from tumorlens.records import CLASSES, Prediction
+from tumorlens.runtime.export import export_bundle
+from tumorlens.train.recipe import Order, Reporter, train
+
+
+def run_experiment(order: Order, reporter: Reporter) -> Evaluation:
+    """Train one model, export it to ONNX, evaluate it, and write the figures into its card and a report.
+
+    Raises:
+        TumorlensError: what was wrong with what was given.
+        KeyboardInterrupt: stopped; resume with the same order and `resume=True`.
+    """
+    paths = train(order, reporter)
+    reporter.message("exporting to ONNX")
+    export_bundle(paths.bundle)
+    reporter.message("evaluating")
+    evaluation = evaluate_folder(paths.folder)
+    card = load_card(paths.bundle)
+    write_card(paths.bundle, card.model_copy(update={"metrics": card_metrics(evaluation)}))
+    return evaluation
+
+
+def evaluate_folder(folder: Path) -> Evaluation:
+    """Evaluate the predictions of a folder; writes report.html and, last, metrics.json beside them.
+
+    Raises:
+        RunError: no labelled predictions there.
+    """
+    evaluation = evaluate_run(folder)
+    write_report(evaluation, folder / "report.html")
+    save_metrics(evaluation, folder / "metrics.json")
+    return evaluation
+
+
+def cross_validate(order: Order, reporter: Reporter, folds: Sequence[int] = ()) -> Evaluation:
+    """Train and test every fold of a manifest, then evaluate all tested patients together.
+
+    Folds that are complete are kept, one that was interrupted is resumed; so the same call continues a stopped run.
+
+    Args:
+        order: its `out` gets a run folder a fold; its `fold` and `resume` are set here.
+        reporter: what a person sees.
+        folds: which to run; all by default. The pooled figures then cover the tested patients of these alone.
+
+    Raises:
+        SplitError: the manifest has no folds.
+    """
+    known = sorted({int(sample.fold) for sample in read_manifest(order.manifest) if sample.fold})
+    chosen = list(folds) or known
+    if not known or not set(chosen) <= set(known):
+        raise SplitError(
+            f"{order.manifest}: folds there are {known or 'none'}, wanted {chosen or 'all'}. "
+            "Run `tumorlens data split MANIFEST --folds 5` first"
+        )
+    pooled: list[Prediction] = []
+    for fold in chosen:
+        run = order.out / f"fold{fold}"
+        if not (run / "metrics.json").is_file():
+            reporter.message(f"fold {fold}")
+            resume = (run / "config.json").is_file()
+            run_experiment(dataclasses.replace(order, out=run, fold=fold, resume=resume), reporter)
+        pooled += [item for item in read_predictions(run / "predictions.csv") if item.split == "test"]
+    write_predictions(pooled, order.out / "predictions.csv", CLASSES)
+    return evaluate_folder(order.out)
+
+
+def card_metrics(evaluation: Evaluation) -> dict[str, Any]:
+    """The test figures that a card carries, with intervals."""
+    table = evaluation.tables[evaluation.main]
+    return {
+        "split": evaluation.main,
+        "interval": "95 %, percentile bootstrap over patient groups",
+        "overall": {key: estimate_json(value) for key, value in table.overall.items()},
+        "tumour_classes": {key: estimate_json(value) for key, value in evaluation.tumours.items()},
+        "by_class": {
+            name: {key: estimate_json(value) for key, value in figures.items()}
+            for name, figures in table.by_class.items()
+        },
+        "warnings": list(evaluation.warnings),
+    }

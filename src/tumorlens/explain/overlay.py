@@ -1,0 +1,52 @@
+"""A heatmap over its picture, as an image for people."""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tumorlens.records import Float32
+
+
+def overlay(pixels: Float32, values: Float32, opacity: float = 0.5) -> Image.Image:
+    """Lay a heatmap over a grey picture.
+
+    The colour runs from dark violet to yellow with the map's own range; where the map is zero, the picture shows
+    unchanged, so that the anatomy stays readable.
+
+    Args:
+        pixels: (height, width), any range.
+        values: the map at the same size, at least 0.
+        opacity: of the map where it is strongest, 0 to 1.
+
+    Returns:
+        An RGB image of the picture's size.
+    """
+    grey = np.repeat(to_grey(pixels)[..., None].astype(np.float32), 3, axis=2)
+    peak = float(values.max())
+    strength = values / peak if peak > 0 else np.zeros_like(values)
+    alpha = (opacity * np.sqrt(strength))[..., None]
+    mixed = grey * (1 - alpha) + colour(strength) * alpha
+    return Image.fromarray(np.clip(np.round(mixed), 0, 255).astype(np.uint8))
+
+
+def to_grey(pixels: Float32) -> NDArray[np.uint8]:
+    """Stretch a picture of any range to 0…255 between its 0.5 and 99.5 percentiles."""
+    low, high = np.percentile(pixels, [0.5, 99.5])
+    span = max(float(high - low), 1e-6)
+    return np.round(np.clip((pixels - low) / span, 0, 1) * 255).astype(np.uint8)
+
+
+def colour(strength: Float32) -> Float32:
+    """Values in [0, 1] (…) to RGB (…, 3) in 0…255, along matplotlib's inferno, perceptually even."""
+    position = np.clip(strength, 0, 1) * (len(_INFERNO) - 1)
+    lower = np.clip(position.astype(int), 0, len(_INFERNO) - 2)
+    share = (position - lower)[..., None]
+    return np.asarray(_INFERNO[lower] * (1 - share) + _INFERNO[lower + 1] * share, dtype=np.float32)
+
+
+# Nine stops of inferno: enough for the eye, and no plotting library at start-up.
+_INFERNO = np.array(
+    [[0, 0, 4], [31, 12, 72], [85, 15, 109], [136, 34, 106], [186, 54, 85],
+     [227, 89, 51], [249, 140, 10], [249, 201, 50], [252, 255, 164]],
+    dtype=np.float32,
+)  # fmt: skip

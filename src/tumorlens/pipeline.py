@@ -1,0 +1,106 @@
+"""From paths to answers with heatmaps: what the command line and the app share."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from tumorlens.data.preprocess import to_picture
+from tumorlens.data.readers import find_inputs, read_slices
+from tumorlens.errors import InputError, TumorlensError
+from tumorlens.explain.gradcam import gradcam
+from tumorlens.explain.overlay import overlay
+from tumorlens.records import Float32, Prediction, Slice
+from tumorlens.runtime.predictor import Answer, Predictor, failed
+
+BATCH = 16
+#: The model that comes with the package.
+REFERENCE = Path(__file__).parent / "reference"
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A slice and its answer; `picture` is None where the input could not be read."""
+
+    answer: Answer
+    picture: Slice | None
+
+    def heatmap(self, target_class: str = "", target: Literal["probability", "logit"] = "probability") -> Float32:
+        """Grad-CAM at the picture's own size (height, width), float32, at least 0; of the predicted class by default.
+
+        Raises:
+            TumorlensError: there is no answer to explain, or no such class.
+        """
+        answer = self.answer
+        if answer.evidence is None or answer.geometry is None:
+            raise TumorlensError(f"{answer.prediction.source}: no answer, so nothing to explain")
+        item = answer.prediction
+        chosen = target_class or item.predicted
+        small = gradcam(answer.evidence, item.probabilities, item.classes, chosen, target, answer.temperature)
+        return to_picture(small.values, answer.geometry)
+
+    def overlay(self, target_class: str = "", opacity: float = 0.5) -> Image.Image:
+        """The heatmap over the picture, RGB, at the picture's own size.
+
+        Raises:
+            TumorlensError: there is no answer to explain, or no such class.
+        """
+        values = self.heatmap(target_class)
+        assert self.picture is not None  # an answer has its picture
+        return overlay(self.picture.pixels, values, opacity)
+
+
+def explain_paths(
+    paths: Sequence[Path],
+    predictor: Predictor,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[list[Explained]]:
+    """Answer every slice of files and folders, a batch at a time; memory stays bounded.
+
+    Args:
+        paths: files and folders. Bad ones become a row with status `error`.
+        predictor: the loaded model.
+        on_progress: called with (files done, files in all).
+    """
+    files = list(find_inputs(list(paths)))
+    waiting: list[Slice] = []
+    for done, path in enumerate(files, start=1):
+        try:
+            if path.is_dir():
+                raise InputError(f"{path}: no pictures or DICOM files in this folder. Check the path")
+            waiting += read_slices(path)
+        except InputError as error:
+            yield [Explained(Answer(failed(str(path), 0, str(error), predictor.classes)), None)]
+        while len(waiting) >= BATCH or (waiting and done == len(files)):
+            batch, waiting = waiting[:BATCH], waiting[BATCH:]
+            yield [Explained(answer, item) for answer, item in zip(predictor.predict(batch), batch, strict=True)]
+        on_progress(done, len(files))
+
+
+class HeatmapFolder:
+    """Writes an overlay PNG and the raw map for each answered slice, under names that never collide."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._used: set[str] = set()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def save(self, item: Explained) -> None:
+        """Write `NAME.png` (overlay) and `NAME.npy` (float32, the picture's own size, predicted class)."""
+        if item.answer.evidence is None:
+            return
+        name = self._name(item.answer.prediction)
+        np.save(self._folder / f"{name}.npy", item.heatmap())
+        item.overlay().save(self._folder / f"{name}.png", compress_level=1)
+
+    def _name(self, prediction: Prediction) -> str:
+        stem = Path(prediction.source).stem + (f"_frame{prediction.frame:04d}" if prediction.frame else "")
+        name, number = stem, 1
+        while name in self._used:
+            number += 1
+            name = f"{stem}-{number}"
+        self._used.add(name)
+        return name

@@ -1,0 +1,108 @@
+"""From trained weights to a graph that answers and explains in one pass, without PyTorch.
+
+Outputs, float32: `logits` (n, C); `evidence` (n, C, h, w), the maps M[c] = sum_k W[c, k] A[k] whose mean plus bias is
+the logit; `features` (n, 2048), the pooled features. Input: `images` (n, 1, size, size) in [0, 1].
+"""
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import load_file
+from torch import nn
+
+from tumorlens.errors import BundleError
+from tumorlens.model.bundle import ONNX, WEIGHTS, Card, load_card, write_card
+from tumorlens.model.network import TumorNet
+
+OUTPUTS = ("logits", "evidence", "features")
+
+
+class _Answer(nn.Module):
+    """The network with all of its outputs."""
+
+    def __init__(self, network: TumorNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        values = self.network.feature_map(images)
+        features = self.network.pool(values)
+        return self.network.classify(features), self.network.evidence(values), features
+
+
+def export_bundle(folder: Path, half: bool = True) -> Card:
+    """Add `model.onnx` to a bundle that has weights, and write its hash into the card.
+
+    Args:
+        folder: a bundle with `weights.safetensors`.
+        half: store weights as float16 (half the file); they are computed with as float32 all the same.
+
+    Raises:
+        BundleError: no weights there, or weights that do not fit the network.
+    """
+    card = load_card(folder, needs=WEIGHTS)
+    network = load_network(folder, card)
+    _to_onnx(network, folder / ONNX, card.preprocess.size, half)
+    return write_card(folder, card)
+
+
+def load_network(folder: Path, card: Card) -> TumorNet:
+    """The PyTorch network of a bundle, in eval mode.
+
+    Raises:
+        BundleError: the weights do not fit the network that the card describes.
+    """
+    state = load_file(folder / WEIGHTS)
+    blocks = [len({key.split(".")[2] for key in state if key.startswith(f"body.layer{n}.")}) for n in (1, 2, 3, 4)]
+    network = TumorNet(len(card.classes), layers=tuple(blocks))
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise BundleError(f"{folder / WEIGHTS}: does not fit the network of {len(card.classes)} classes: {error}") from error
+    return network.eval()
+
+
+def _to_onnx(network: TumorNet, path: Path, size: int, half: bool) -> None:
+    example = torch.zeros(2, 1, size, size)
+    # The exporter prints and warns about its own internals; nothing in it is for the user.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            _Answer(network).eval(),
+            (example,),
+            input_names=["images"],
+            output_names=list(OUTPUTS),
+            dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    if half:
+        _store_half(model)
+    onnx.checker.check_model(model)
+    temporary = path.with_suffix(".part")
+    temporary.write_bytes(model.SerializeToString())
+    os.replace(temporary, path)
+
+
+def _store_half(model: onnx.ModelProto) -> None:
+    """Keep large float32 weights as float16 and cast them back in the graph; engines fold the cast when they load."""
+    for tensor in list(model.graph.initializer):
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < 1024:
+            continue
+        values = numpy_helper.to_array(tensor).astype(np.float16)
+        stored = f"{tensor.name}_half"
+        cast = helper.make_node("Cast", [stored], [tensor.name], to=TensorProto.FLOAT)
+        model.graph.initializer.remove(tensor)
+        model.graph.initializer.append(numpy_helper.from_array(values, stored))
+        model.graph.node.insert(0, cast)

@@ -1,0 +1,104 @@
+"""Answers from a bundle, on OpenVINO, without PyTorch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.special import softmax
+
+from tumorlens.data.preprocess import prepare
+from tumorlens.errors import BundleError, InputError
+from tumorlens.model.bundle import ONNX, load_card
+from tumorlens.records import Float32, Geometry, Prediction, Slice
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A prediction and what its explanation needs.
+
+    `evidence` (C, h, w) are the class evidence maps; `temperature` is what the probabilities were softened by;
+    both are None, like `geometry`, where there is no answer.
+    """
+
+    prediction: Prediction
+    evidence: Float32 | None = None
+    geometry: Geometry | None = None
+    temperature: float = 1.0
+
+
+class Predictor:
+    """A loaded bundle. Loading checks hashes and that the graph's outputs have the shapes that the card claims.
+
+    Raises:
+        BundleError: the bundle is missing, altered, or does not do what it claims.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import openvino as ov
+
+        self.card = load_card(folder, needs=ONNX)
+        core = ov.Core()
+        try:
+            model = core.read_model(folder / ONNX)
+            # float32 everywhere: the same answer on every processor. Faster types come with their own parity tests.
+            self._compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        except RuntimeError as error:
+            raise BundleError(f"{folder / ONNX}: cannot be loaded ({error})") from error
+        self._check_claims(folder)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of every probability and map."""
+        return self.card.classes
+
+    def predict(self, slices: Sequence[Slice]) -> list[Answer]:
+        """Answer every slice; one that cannot be used gets status `error` and costs nothing else.
+
+        Args:
+            slices: as read by `data.readers`; at most a few dozen at once, for memory's sake.
+        """
+        answers: list[Answer | None] = [None] * len(slices)
+        squares: list[Float32] = []
+        ready: list[tuple[int, Geometry]] = []
+        for number, item in enumerate(slices):
+            try:
+                square, geometry = prepare(item, self.card.preprocess)
+            except InputError as error:
+                answers[number] = Answer(failed(item.source, item.frame, str(error), self.classes))
+                continue
+            squares.append(square)
+            ready.append((number, geometry))
+        if squares:
+            logits, evidence = self._run(np.stack(squares)[:, None])
+            rows = softmax(logits.astype(np.float64) / self.card.temperature, axis=1)
+            for position, (number, geometry) in enumerate(ready):
+                item = slices[number]
+                probabilities = tuple(float(p) for p in rows[position])
+                prediction = Prediction(item.source, item.frame, "ok", self.classes, probabilities)
+                answers[number] = Answer(prediction, evidence[position], geometry, self.card.temperature)
+        return [answer for answer in answers if answer is not None]
+
+    def _run(self, images: Float32) -> tuple[Float32, Float32]:
+        result = self._compiled(images)
+        return np.array(result["logits"]), np.array(result["evidence"])
+
+    def _check_claims(self, folder: Path) -> None:
+        size = self.card.preprocess.size
+        try:
+            logits, evidence = self._run(np.zeros((1, 1, size, size), dtype=np.float32))
+        except (RuntimeError, KeyError) as error:
+            raise BundleError(
+                f"{folder / ONNX}: does not take (n, 1, {size}, {size}) or lacks an output ({error}). Export it again"
+            ) from error
+        count = len(self.classes)
+        if logits.shape != (1, count) or evidence.ndim != 4 or evidence.shape[:2] != (1, count):
+            raise BundleError(
+                f"{folder / ONNX}: logits {logits.shape} and evidence {evidence.shape}, but the card claims {count} "
+                "classes. Export the bundle again"
+            )
+
+
+def failed(source: str, frame: int, message: str, classes: tuple[str, ...]) -> Prediction:
+    """The row for an input without an answer."""
+    return Prediction(source, frame, "error", classes, message=message)

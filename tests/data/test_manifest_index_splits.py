@@ -1,0 +1,182 @@
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.conftest import draw_head, real_path
+
+from tumorlens.data.index import class_of_folder, index_folder
+from tumorlens.data.manifest import check_files, read_manifest, write_manifest
+from tumorlens.data.similarity import similarity_groups
+from tumorlens.data.splits import (
+    fill_groups, patients_on_two_sides, sides_of_fold, split_folds, split_shares, thin_clusters,
+)  # fmt: skip
+from tumorlens.errors import ManifestError, SplitError
+from tumorlens.records import CLASSES, Sample
+
+
+def put(path: Path, label: str = "glioma", number: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(draw_head(label, 0, number)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [("notumor", "no_tumor"), ("no_tumor", "no_tumor"), ("No Tumour", "no_tumor"), ("glioma_tumor", "glioma"),
+     ("Meningioma", "meningioma"), ("pituitary_tumor", "pituitary"), ("cats", None)],
+)  # fmt: skip
+def test_folder_names(name: str, label: str | None) -> None:
+    assert class_of_folder(name) == label
+
+
+def test_kaggle_layout(tmp_path: Path) -> None:
+    for number, name in enumerate(["Training/glioma_tumor/a.png", "Testing/notumor/b.png", "Training/cats/c.png"]):
+        put(tmp_path / "set" / name, number=number)
+    found = index_folder(tmp_path / "set", tmp_path)
+    assert {(s.path, s.label, s.source) for s in found.samples} == {
+        ("set/Training/glioma_tumor/a.png", "glioma", "set"),
+        ("set/Testing/notumor/b.png", "no_tumor", "set"),
+    }
+    assert {s.sha256 for s in found.samples}.__len__() == 2
+    assert all((s.width, s.height) == (96, 96) for s in found.samples)
+
+
+def test_one_class_folder_and_a_label_for_a_folder(tmp_path: Path) -> None:
+    put(tmp_path / "set" / "Training" / "pituitary" / "a.png")
+    put(tmp_path / "heap" / "x.png")
+    (own,) = index_folder(tmp_path / "set" / "Training" / "pituitary", tmp_path).samples
+    (labelled,) = index_folder(tmp_path / "heap", tmp_path, "no_tumor").samples
+    assert (own.label, own.source) == ("pituitary", "set")
+    assert (labelled.label, labelled.source) == ("no_tumor", "heap")
+
+
+def test_index_csv_gives_patients_and_masks(drawn_folder: Path) -> None:
+    samples = index_folder(drawn_folder, drawn_folder.parent).samples
+    assert len(samples) == 72
+    assert samples[0].patient_id == "glioma0"
+    assert samples[0].patient_group.endswith(":glioma0")
+    assert samples[0].path.startswith(f"{drawn_folder.name}/images/")
+
+
+def test_bad_files_are_left_out_and_named(tmp_path: Path) -> None:
+    put(tmp_path / "glioma" / "good.png")
+    (tmp_path / "glioma" / "bad.png").write_text("no picture")
+    found = index_folder(tmp_path, tmp_path)
+    assert [s.path for s in found.samples] == ["glioma/good.png"]
+    assert len(found.skipped) == 1
+    assert "bad.png" in found.skipped[0]
+
+
+def test_a_folder_without_images(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="no labelled images"):
+        index_folder(tmp_path, tmp_path)
+    with pytest.raises(ManifestError, match="no such folder"):
+        index_folder(tmp_path / "nowhere", tmp_path)
+
+
+def test_manifest_round_trip(samples: list[Sample], tmp_path: Path) -> None:
+    write_manifest(samples, tmp_path / "m.csv")
+    assert read_manifest(tmp_path / "m.csv") == samples
+    assert [path.name for path in tmp_path.iterdir()] == ["m.csv"]
+
+
+def test_manifest_whose_files_are_missing(samples: list[Sample], tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"160 of 160 files .* missing"):
+        check_files(samples, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("a,b\n1,2\n", "columns missing"), ("", "columns missing"),
+     ("path,label,patient_id,patient_group,source,mask,sha256,width,height\n", "no images"),
+     ("path,label,patient_id,patient_group,source,mask,sha256,width,height\na,cat,,,,,,1,1\n", "line 2: label 'cat'"),
+     ("path,label,patient_id,patient_group,source,mask,sha256,width,height\na,glioma,,,,,,x,1\n", "whole numbers")],
+)  # fmt: skip
+def test_malformed_manifests(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(ManifestError, match=says):
+        read_manifest(tmp_path / "m.csv")
+
+
+def sides(samples: list[Sample]) -> dict[str, set[str]]:
+    table: dict[str, set[str]] = defaultdict(set)
+    for sample in samples:
+        table[sample.patient_group].add(sample.split or sample.fold)
+    return table
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_splits_keep_patients_on_one_side_and_classes_everywhere(samples: list[Sample], seed: int) -> None:
+    shares = split_shares(samples, 0.2, 0.2, seed)
+    folds = split_folds(samples, 5, seed)
+    for divided in (shares, folds):
+        assert all(len(names) == 1 for names in sides(divided).values())
+        assert patients_on_two_sides(divided) == []
+        for label in CLASSES:
+            assert len({s.split or s.fold for s in divided if s.label == label}) == (3 if divided is shares else 5)
+    assert sum(s.split == "test" for s in shares) == 32
+
+
+def test_the_seed_decides(samples: list[Sample]) -> None:
+    assert split_folds(samples, 5, 1) == split_folds(samples, 5, 1)
+    assert split_folds(samples, 5, 1) != split_folds(samples, 5, 2)
+
+
+def test_a_class_with_one_patient(samples: list[Sample]) -> None:
+    poor = [s for s in samples if s.label != "pituitary" or s.patient_id == "pituitary0"]
+    with pytest.raises(SplitError, match=r"class pituitary has 1 patient group"):
+        split_shares(poor, 0.2, 0.2, 0)
+    with pytest.raises(SplitError, match=r"class pituitary has 1 patient group"):
+        split_folds(poor, 5, 0)
+
+
+@pytest.mark.parametrize("shares", [(0.0, 0.2), (0.5, 0.5), (0.2, 1.2)])
+def test_shares_that_leave_nothing(samples: list[Sample], shares: tuple[float, float]) -> None:
+    with pytest.raises(SplitError, match="leave a share to train on"):
+        split_shares(samples, *shares, 0)
+
+
+def test_by_slice_is_noticed(samples: list[Sample]) -> None:
+    assert len(patients_on_two_sides(split_shares(samples, 0.2, 0.2, 0, by_slice=True))) > 20
+
+
+def test_sides_of_a_fold(samples: list[Sample]) -> None:
+    folds = split_folds(samples, 5, 0)
+    divided = sides_of_fold(folds, 3, 0.125, 0)
+    assert all((s.split == "test") == (s.fold == "3") for s in divided)
+    assert patients_on_two_sides(divided) == []
+    with pytest.raises(SplitError, match="fold 9 is not in the manifest"):
+        sides_of_fold(folds, 9, 0.125, 0)
+
+
+def test_images_without_patients_are_grouped_by_file(samples: list[Sample]) -> None:
+    bare = [replace(s, patient_id="", patient_group="", sha256="same" if n < 2 else s.sha256) for n, s in enumerate(samples)]
+    filled = fill_groups(bare)
+    assert filled[0].patient_group == filled[1].patient_group == "file:same"
+    assert len({s.patient_group for s in filled}) == len(samples) - 1
+
+
+def test_turned_and_mirrored_copies_are_one_cluster(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pictures = [np.clip(Image.fromarray(rng.integers(0, 255, (9, 9), dtype=np.uint8)).resize((90, 90)), 40, 255) for _ in range(3)]
+    made = [*pictures, np.rot90(pictures[0]), pictures[1][:, ::-1], np.rot90(pictures[2][::-1], 3)]
+    samples = []
+    for number, pixels in enumerate(made):
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"{number}.jpg", quality=80)
+        samples.append(Sample(f"{number}.jpg", "no_tumor", "", "", "made", "", str(number), 90, 90))
+    groups = similarity_groups(samples, tmp_path)
+    assert groups[:3] == groups[3:]
+    assert len(set(groups)) == 3
+    assert thin_clusters(samples, groups, 1) == [True] * 3 + [False] * 3
+
+
+def test_real_figshare_and_tcga_counts() -> None:
+    figshare = index_folder(real_path("figshare"), real_path("figshare")).samples
+    tcga = index_folder(real_path("tcga_lgg"), real_path("tcga_lgg")).samples
+    assert (len(figshare), len({s.patient_group for s in figshare})) == (2449, 168)
+    assert sum(s.label == "no_tumor" for s in tcga) == 411
+    assert all(bool(s.mask) == (s.label == "glioma") for s in tcga)
+    divided = split_folds([*figshare, *tcga], 5, 0)
+    assert patients_on_two_sides(divided) == []

@@ -1,0 +1,204 @@
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.conftest import real_path
+
+from tumorlens.data.readers import find_inputs, read_slices
+from tumorlens.errors import InputError
+
+GREY = (np.arange(64 * 48).reshape(64, 48) % 251).astype(np.uint8)
+
+
+def read_one(path: Path) -> np.ndarray:
+    (only,) = read_slices(path)
+    assert only.pixels.dtype == np.float32
+    assert np.isfinite(only.pixels).all()
+    return only.pixels
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".webp"])
+def test_lossless_pictures_keep_every_value(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"slice{suffix}"
+    Image.fromarray(GREY).save(path, lossless=True)
+    assert np.array_equal(read_one(path), GREY)
+
+
+def test_sixteen_bit_keeps_its_depth(tmp_path: Path) -> None:
+    deep = GREY.astype(np.uint16) * 257 + 3
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    assert np.array_equal(read_one(tmp_path / "deep.png"), deep)
+
+
+def test_palette_rgba_and_cmyk_become_grey(tmp_path: Path) -> None:
+    image = Image.fromarray(GREY)
+    image.convert("P").save(tmp_path / "palette.png")
+    image.convert("RGBA").save(tmp_path / "rgba.png")
+    image.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=98)
+    assert np.array_equal(read_one(tmp_path / "palette.png"), GREY)
+    assert np.array_equal(read_one(tmp_path / "rgba.png"), GREY)
+    assert np.abs(read_one(tmp_path / "cmyk.jpg") - GREY).mean() < 3
+
+
+def test_transparent_parts_are_black(tmp_path: Path) -> None:
+    image = Image.fromarray(np.full((32, 32, 4), 255, dtype=np.uint8))
+    image.putpixel((3, 5), (255, 255, 255, 0))
+    image.save(tmp_path / "hole.png")
+    pixels = read_one(tmp_path / "hole.png")
+    assert pixels[5, 3] == 0
+    assert pixels[0, 0] == 255
+
+
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+    image = Image.fromarray(GREY)
+    exif = image.getexif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to show
+    image.save(tmp_path / "turned.png", exif=exif)
+    assert np.array_equal(read_one(tmp_path / "turned.png"), np.rot90(GREY, -1))
+
+
+def bad_text(path: Path) -> None:
+    path.write_text("this is no picture")
+
+
+def bad_empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def bad_truncated(path: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 200), dtype=np.uint8)).save(path, "JPEG")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def bad_tiny(path: Path) -> None:
+    Image.fromarray(np.zeros((1, 1), dtype=np.uint8)).save(path, "PNG")
+
+
+def bad_huge(path: Path) -> None:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b""))
+
+
+def bad_medium(path: Path) -> None:
+    """Above this project's limit, below the one that Pillow refuses by itself."""
+    Image.new("1", (9000, 9000)).save(path, "PNG")
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (bad_text, "not a picture"),
+        (bad_empty, "empty"),
+        (bad_truncated, "damaged or incomplete"),
+        (bad_tiny, "1 x 1 pixels are too few"),
+        (bad_huge, "too many"),
+        (bad_medium, "9000 x 9000 pixels are too many"),
+    ],
+)
+def test_bad_pictures_get_a_sentence(tmp_path: Path, make, says: str) -> None:
+    path = tmp_path / "bad.png"
+    make(path)
+    with pytest.raises(InputError, match=says):
+        read_slices(path)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        read_slices(tmp_path / "nowhere.png")
+
+
+def dicom_file(name: str) -> Path:
+    from pydicom.data import get_testdata_file
+
+    found = get_testdata_file(name, download=False)
+    assert found is not None
+    return Path(found)
+
+
+def test_dicom_is_rescaled_and_recognised_by_content(tmp_path: Path) -> None:
+    import pydicom
+
+    original = dicom_file("MR_small.dcm")
+    copy = tmp_path / "no_suffix"
+    copy.write_bytes(original.read_bytes())
+    expected = pydicom.dcmread(original).pixel_array.astype(np.float32)
+    assert np.array_equal(read_one(copy), expected)
+
+
+def test_dicom_rescale_and_monochrome1(tmp_path: Path) -> None:
+    import pydicom
+
+    dataset = pydicom.dcmread(dicom_file("MR_small.dcm"))
+    stored = dataset.pixel_array.astype(np.float32)
+    dataset.RescaleSlope, dataset.RescaleIntercept = "2", "-7"
+    dataset.PhotometricInterpretation = "MONOCHROME1"
+    dataset.save_as(tmp_path / "inverted.dcm")
+    values = stored * 2 - 7
+    assert np.allclose(read_one(tmp_path / "inverted.dcm"), values.max() - values)
+
+
+def test_multiframe_dicom_gives_every_frame(tmp_path: Path) -> None:
+    import pydicom
+
+    dataset = pydicom.dcmread(dicom_file("MR_small.dcm"))
+    stored = dataset.pixel_array
+    frames = [stored, stored[::-1], stored // 2]
+    dataset.NumberOfFrames = "3"
+    dataset.PixelData = b"".join(frame.tobytes() for frame in frames)
+    dataset.save_as(tmp_path / "multi.dcm")
+    slices = read_slices(tmp_path / "multi.dcm")
+    assert [item.frame for item in slices] == [0, 1, 2]
+    for item, frame in zip(slices, frames, strict=True):
+        assert np.array_equal(item.pixels, frame)
+
+
+@pytest.mark.parametrize("name", ["MR_small_jpeg_ls_lossless.dcm", "MR_small_jp2klossless.dcm", "MR_small_RLE.dcm"])
+def test_compressed_dicom_equals_uncompressed(name: str) -> None:
+    assert np.array_equal(read_one(dicom_file(name)), read_one(dicom_file("MR_small.dcm")))
+
+
+def test_dicom_without_picture(tmp_path: Path) -> None:
+    import pydicom
+
+    dataset = pydicom.dcmread(dicom_file("MR_small.dcm"))
+    del dataset.PixelData
+    dataset.save_as(tmp_path / "report.dcm")
+    with pytest.raises(InputError, match="no picture in it"):
+        read_slices(tmp_path / "report.dcm")
+
+
+def test_truncated_dicom(tmp_path: Path) -> None:
+    data = dicom_file("MR_small.dcm").read_bytes()
+    (tmp_path / "cut.dcm").write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match="cannot be decoded"):
+        read_slices(tmp_path / "cut.dcm")
+
+
+def test_text_named_dcm(tmp_path: Path) -> None:
+    (tmp_path / "text.dcm").write_text("no dicom at all, only words")
+    with pytest.raises(InputError, match=r"text\.dcm"):
+        read_slices(tmp_path / "text.dcm")
+
+
+def test_folders_are_searched_in_order_and_an_empty_one_is_named(tmp_path: Path) -> None:
+    (tmp_path / "full" / "deeper").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    for name in ("full/b.png", "full/deeper/a.jpg", "full/notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    found = list(find_inputs([tmp_path / "full", tmp_path / "empty"]))
+    assert found == [tmp_path / "full/b.png", tmp_path / "full/deeper/a.jpg", tmp_path / "empty"]
+
+
+def test_real_dicom_slices() -> None:
+    paths = sorted(real_path("dicom_brain").glob("*.dcm"))
+    assert len(paths) == 14
+    for path in paths:
+        pixels = read_one(path)
+        assert pixels.shape in ((384, 274), (274, 384))
+        assert pixels.max() > pixels.min()

@@ -1,0 +1,183 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the extra `train`")
+
+from tests.conftest import TINY  # noqa: E402
+from tumorlens.config import AugmentSettings, TrainSettings, load_settings, preset_names  # noqa: E402
+from tumorlens.data.predictions import read_predictions  # noqa: E402
+from tumorlens.errors import CheckpointError, ManifestError, RunError, SplitError, TumorlensError  # noqa: E402
+from tumorlens.model.network import TumorNet  # noqa: E402
+from tumorlens.train import augment  # noqa: E402
+from tumorlens.train.calibrate import fit_temperature  # noqa: E402
+from tumorlens.train.checkpoint import Progress, load_checkpoint, save_checkpoint  # noqa: E402
+from tumorlens.train.device import choose_device, choose_precision  # noqa: E402
+from tumorlens.train.loop import LoopSettings, learning_rate  # noqa: E402
+from tumorlens.train.recipe import Order, Reporter, owner, train  # noqa: E402
+from tumorlens.train.run import RunPaths  # noqa: E402
+from tumorlens.train.tasks import class_weights  # noqa: E402
+
+STILL = AugmentSettings(
+    rotation=0, zoom=0, shift=0, mirror=0, upside_down=0, quarter_turn=0, gamma=0, contrast=0, noise=0, blur=0
+)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_no_augmentation_changes_nothing() -> None:
+    images = torch.rand(4, 1, 40, 40, generator=generator())
+    assert torch.allclose(augment.apply(images, augment.draw(4, STILL, generator()), 40), images, atol=1e-5)
+
+
+def test_a_certain_mirror_is_a_mirror_and_a_quarter_turn_a_turn() -> None:
+    images = torch.rand(2, 1, 32, 32, generator=generator())
+    mirrored = augment.apply(images, augment.draw(2, STILL.model_copy(update={"mirror": 1.0}), generator()), 32)
+    assert torch.allclose(mirrored, images.flip(3), atol=1e-4)
+    turned = augment.apply(images, augment.draw(2, STILL.model_copy(update={"quarter_turn": 1.0}), generator()), 32)
+    assert torch.allclose(turned, torch.rot90(images, 1, (2, 3)), atol=1e-4)
+
+
+def test_a_plan_is_repeatable_and_black_stays_black() -> None:
+    images = torch.zeros(3, 1, 32, 32)
+    images[:, :, 8:24, 8:24] = 0.6
+    settings = AugmentSettings(noise=0.0)
+    one = augment.apply(images, augment.draw(3, settings, generator(5)), 24)
+    assert torch.equal(one, augment.apply(images, augment.draw(3, settings, generator(5)), 24))
+    assert not torch.equal(one, augment.apply(images, augment.draw(3, settings, generator(6)), 24))
+    assert one.shape == (3, 1, 24, 24)
+    assert float(one.min()) == 0.0
+
+
+def test_class_weights_balance() -> None:
+    labels = torch.tensor([0] * 60 + [1] * 20 + [3] * 10)
+    weights = class_weights(labels, 4)
+    assert weights.tolist() == pytest.approx([0.5, 1.5, 0.0, 3.0])
+    assert float(weights[labels].sum()) == pytest.approx(90)
+
+
+def test_learning_rate_rises_then_falls_to_zero() -> None:
+    plan = LoopSettings(0.1, warmup=0.2)
+    rates = [learning_rate(done / 100, plan) for done in range(101)]
+    assert max(rates) == pytest.approx(0.1)
+    assert rates.index(max(rates)) == 20
+    assert rates[100] == pytest.approx(0, abs=1e-6)
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+
+
+def test_temperature_is_recovered() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (4000, 4)).astype(np.float32)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = np.array([rng.choice(4, p=row / row.sum()) for row in shares.astype(np.float64)])
+    assert fit_temperature(logits * 2.5, labels) == pytest.approx(2.5, rel=0.08)
+
+
+def test_devices_and_precision() -> None:
+    assert choose_device("cpu").type == "cpu"
+    assert choose_precision("fp32", torch.device("cpu")) is torch.float32
+    with pytest.raises(TumorlensError, match="unknown"):
+        choose_device("abacus")
+    with pytest.raises(TumorlensError, match="is not there"):
+        choose_device("cuda:99")
+
+
+def test_presets_load_and_misspelt_keys_do_not(tmp_path: Path) -> None:
+    assert "plain" in preset_names()
+    assert load_settings("plain").finetune.first_layer == "layer2"
+    (tmp_path / "mine.toml").write_text("[finetune]\nlerning_rate = 0.1\n")
+    with pytest.raises(TumorlensError, match="lerning_rate"):
+        load_settings(str(tmp_path / "mine.toml"))
+    with pytest.raises(TumorlensError, match="no preset 'nowhere'"):
+        load_settings("nowhere")
+
+
+class StopAfter:
+    """Asks to stop once, after some steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left == 0
+
+
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(
+    drawn_manifest: Path, tiny_settings: TrainSettings, tmp_path: Path
+) -> None:
+    settings = tiny_settings.model_copy(
+        update={"finetune": tiny_settings.finetune.model_copy(update={"stages": tiny_settings.finetune.stages[:1]})}
+    )
+    torch.manual_seed(11)
+    initial = TumorNet(4, layers=TINY)
+    weights = tmp_path / "start.safetensors"
+    from safetensors.torch import save_file
+
+    save_file(initial.body.state_dict(), weights)
+    order = Order(drawn_manifest, tmp_path / "straight", settings, weights, layers=TINY)
+    torch.manual_seed(1)
+    train(order)
+    stopped = replace(order, out=tmp_path / "stopped")
+    torch.manual_seed(1)
+    head_steps = settings.head.epochs * 6
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, Reporter(should_stop=StopAfter(head_steps + 9)))
+    assert not RunPaths(stopped.out).predictions.exists()
+    train(replace(stopped, resume=True))
+    for name in ("predictions.csv", "bundle/weights.safetensors"):
+        assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
+    one = (tmp_path / "straight" / "history.csv").read_text().splitlines()
+    other = (tmp_path / "stopped" / "history.csv").read_text().splitlines()
+    assert [row.rsplit(",", 1)[0] for row in one] == [row.rsplit(",", 1)[0] for row in other]  # but for seconds
+
+
+def test_the_run_learned_and_left_everything(tiny_run: Path) -> None:
+    rows = [item for item in read_predictions(tiny_run / "predictions.csv") if item.split == "train"]
+    assert np.mean([item.predicted == item.label for item in rows]) > 0.6  # chance is 0.25
+    names = {path.name for path in tiny_run.iterdir()}
+    assert names == {
+        "config.json", "history.csv", "checkpoint_last.safetensors", "checkpoint_best.safetensors", "bundle",
+        "predictions.csv", "metrics.json", "report.html",
+    }  # fmt: skip
+
+
+def test_a_used_folder_is_not_overwritten(tiny_run: Path, drawn_manifest: Path, tiny_settings: TrainSettings) -> None:
+    with pytest.raises(RunError, match="already in use"):
+        train(Order(drawn_manifest, tiny_run, tiny_settings, None, layers=TINY))
+
+
+def test_nothing_to_resume(tmp_path: Path, drawn_manifest: Path, tiny_settings: TrainSettings) -> None:
+    with pytest.raises(RunError, match="nothing to resume"):
+        train(Order(drawn_manifest, tmp_path / "new", tiny_settings, None, resume=True, layers=TINY))
+
+
+def test_a_manifest_without_sides_or_files(
+    tmp_path: Path, drawn_folder: Path, tiny_settings: TrainSettings
+) -> None:
+    from tumorlens.data.index import index_folder
+    from tumorlens.data.manifest import write_manifest
+
+    plain = index_folder(drawn_folder, tmp_path).samples
+    write_manifest(plain, tmp_path / "plain.csv")
+    with pytest.raises(SplitError, match="0 training and 0 validation images"):
+        train(Order(tmp_path / "plain.csv", tmp_path / "a", tiny_settings, None, layers=TINY))
+    write_manifest([replace(plain[0], path="gone.png")], tmp_path / "gone.csv")
+    with pytest.raises(ManifestError, match=r"gone\.png"):
+        train(Order(tmp_path / "gone.csv", tmp_path / "b", tiny_settings, None, layers=TINY))
+    assert not (tmp_path / "b").exists()
+
+
+def test_checkpoints_know_whose_they_are(tmp_path: Path, tiny_settings: TrainSettings) -> None:
+    network = TumorNet(4, layers=TINY)
+    save_checkpoint(tmp_path / "c.safetensors", network, None, Progress(epoch=2), owner(tiny_settings))
+    assert load_checkpoint(tmp_path / "c.safetensors", network, None, owner(tiny_settings)).epoch == 2
+    with pytest.raises(CheckpointError, match="other classes or settings"):
+        load_checkpoint(tmp_path / "c.safetensors", network, None, "classes cat,dog; {}")
+    (tmp_path / "c.safetensors").write_bytes(b"not one")
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_checkpoint(tmp_path / "c.safetensors", network, None, owner(tiny_settings))

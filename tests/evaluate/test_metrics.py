@@ -1,0 +1,148 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn import metrics as reference
+
+from tumorlens.data.predictions import read_predictions, write_predictions
+from tumorlens.errors import RunError
+from tumorlens.evaluate.bootstrap import PatientBootstrap
+from tumorlens.evaluate.evaluation import evaluate_predictions, evaluate_run
+from tumorlens.evaluate.metrics import Answers, auc, collect, tabulate, tumour_figures
+from tumorlens.evaluate.report import write_report
+from tumorlens.records import CLASSES, Prediction
+
+
+def make_answers(patients: int = 40, slices: int = 6, seed: int = 0) -> Answers:
+    """Answers in which a patient's slices fail together, as they do in life."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(rng.integers(0, 4, patients), slices)
+    shift = np.repeat(rng.normal(0, 1.2, (patients, 4)), slices, axis=0)
+    logits = 2.0 * np.eye(4)[labels] + shift + rng.normal(0, 0.5, (patients * slices, 4))
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return Answers(CLASSES, labels, shares, tuple(f"p{n // slices}" for n in range(patients * slices)))
+
+
+def as_predictions(answers: Answers, split: str = "test") -> list[Prediction]:
+    return [
+        Prediction(f"{split}{n}.png", 0, "ok", CLASSES, tuple(row), label=CLASSES[label], patient_group=f"{split}{group}", split=split)
+        for n, (row, label, group) in enumerate(zip(answers.probabilities, answers.labels, answers.groups, strict=True))
+    ]
+
+
+def test_every_figure_agrees_with_scikit_learn() -> None:
+    answers = make_answers()
+    table = tabulate(answers, rounds=20)
+    truth, said = answers.labels, answers.predicted
+    assert table.overall["accuracy"].value == pytest.approx(reference.accuracy_score(truth, said))
+    assert table.overall["balanced_accuracy"].value == pytest.approx(reference.balanced_accuracy_score(truth, said))
+    assert table.overall["f1"].value == pytest.approx(reference.f1_score(truth, said, average="macro"))
+    assert table.overall["log_loss"].value == pytest.approx(reference.log_loss(truth, answers.probabilities))
+    assert table.overall["auc"].value == pytest.approx(reference.roc_auc_score(truth, answers.probabilities, multi_class="ovr"))
+    assert np.array_equal(table.confusion, reference.confusion_matrix(truth, said))
+    for number, name in enumerate(CLASSES):
+        own = table.by_class[name]
+        assert own["sensitivity"].value == pytest.approx(reference.recall_score(truth == number, said == number))
+        assert own["specificity"].value == pytest.approx(reference.recall_score(truth != number, said != number))
+        assert own["precision"].value == pytest.approx(reference.precision_score(truth == number, said == number))
+        assert own["f1"].value == pytest.approx(reference.f1_score(truth == number, said == number))
+
+
+def test_auc_counts_ties_half_and_takes_weights() -> None:
+    rng = np.random.default_rng(1)
+    positive = rng.random(200) < 0.3
+    scores = np.round(rng.random(200) + 0.4 * positive, 1)
+    weights = rng.integers(0, 4, 200).astype(float)
+    expected = reference.roc_auc_score(positive, scores, sample_weight=weights)
+    assert auc(positive, scores)(weights) == pytest.approx(expected)
+    assert np.isnan(auc(np.ones(5, dtype=bool), np.arange(5.0))(np.ones(5)))
+
+
+def test_intervals_resample_patients_not_slices() -> None:
+    """With slices that fail together the interval must be about as wide as if each patient had one slice."""
+    answers = make_answers(patients=60, slices=10)
+    hits = answers.labels == answers.predicted
+    by_patient = tabulate(answers, rounds=500).overall["accuracy"]
+    shares = hits.reshape(60, 10).mean(axis=1)
+    width = 2 * 1.96 * shares.std(ddof=1) / np.sqrt(60)
+    assert by_patient.high - by_patient.low == pytest.approx(width, rel=0.2)
+    by_slice = PatientBootstrap([str(n) for n in range(600)], 500).estimate(lambda w: float(w @ hits / w.sum()))
+    assert by_patient.high - by_patient.low > 1.7 * (by_slice.high - by_slice.low)
+    assert (by_patient.n, by_patient.n_slices) == (60, 600)
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+    covered = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        patient = rng.beta(8, 2, 50)  # true mean accuracy 0.8
+        hits = rng.random((50, 4)) < patient[:, None]
+        groups = [str(n) for n in range(50) for _ in range(4)]
+        found = PatientBootstrap(groups, 300, seed).estimate(lambda w, h=hits.ravel(): float(w @ h / w.sum()))
+        covered += found.low <= 0.8 <= found.high
+    assert covered >= 51  # 95 % of 60 is 57; 51 has a probability below 1 % if the interval is right
+
+
+def test_a_tumour_called_healthy_is_wrong() -> None:
+    shares = np.array([[0.1, 0.1, 0.7, 0.1], [0.8, 0.1, 0.05, 0.05], [0.1, 0.8, 0.05, 0.05], [0.0, 0.0, 1.0, 0.0], [0, 0, 0, 1.0]])
+    answers = Answers(CLASSES, np.array([0, 0, 1, 2, 3]), shares, ("a", "b", "c", "d", "e"))
+    assert tumour_figures(answers, rounds=10)["accuracy"].value == pytest.approx(3 / 4)
+    assert tumour_figures(answers, rounds=10)["accuracy"].n == 4
+
+
+def test_missing_classes_are_undefined_not_wrong() -> None:
+    answers = make_answers().only(["glioma"])
+    table = tabulate(answers, rounds=10)
+    assert np.isnan(table.overall["auc"].value)
+    assert set(table.by_class) == {"glioma"}
+
+
+def test_predictions_round_trip(tmp_path: Path) -> None:
+    written = [*as_predictions(make_answers(5, 2)), Prediction("bad.png", 0, "error", CLASSES, message="damaged, truly")]
+    write_predictions(written, tmp_path / "p.csv", CLASSES)
+    read = read_predictions(tmp_path / "p.csv")
+    assert [(r.source, r.status, r.label, r.message, r.predicted) for r in read] == [
+        (w.source, w.status, w.label, w.message, w.predicted) for w in written
+    ]
+    assert np.allclose(read[0].probabilities, written[0].probabilities, atol=1e-6)
+    assert np.isnan(read[-1].confidence)
+
+
+def test_a_slice_split_is_called_by_its_name() -> None:
+    answers = make_answers(10, 4)
+    leaky = [
+        *as_predictions(answers, "test"),
+        *(Prediction(p.source + "x", 0, "ok", CLASSES, p.probabilities, label=p.label, patient_group=p.patient_group, split="train")
+          for p in as_predictions(answers, "test")),
+    ]  # fmt: skip
+    assert "SPLIT BY SLICE: 10 of 10" in evaluate_predictions(leaky, "leaky", 10).warnings[0]
+    honest = [*as_predictions(answers, "test"), *as_predictions(answers, "train")]
+    assert evaluate_predictions(honest, "honest", 10).warnings == ()
+
+
+def test_nothing_to_evaluate(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no predictions there"):
+        evaluate_run(tmp_path)
+    with pytest.raises(RunError, match="no labelled"):
+        collect([Prediction("a", 0, "ok", CLASSES, (1, 0, 0, 0))])
+    (tmp_path / "predictions.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(RunError, match="not a table of predictions"):
+        evaluate_run(tmp_path)
+
+
+def test_metrics_json_and_report_of_a_run(tiny_run: Path) -> None:
+    figures = json.loads((tiny_run / "metrics.json").read_text())
+    assert figures["schema_version"] == 1
+    assert set(figures["splits"]) == {"train", "val", "test"}
+    page = (tiny_run / "report.html").read_text()
+    assert "Not a medical device" in page
+    assert page.count("<svg") == 3
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace("http://creativecommons.org", "")
+    assert "<script" not in page
+
+
+def test_names_in_reports_are_escaped(tmp_path: Path) -> None:
+    evaluation = evaluate_predictions(as_predictions(make_answers(8, 2)), "<script>alert(1)</script>", 10)
+    write_report(evaluation, tmp_path / "r.html")
+    assert "<script>alert" not in (tmp_path / "r.html").read_text()

@@ -9,7 +9,12 @@ import pytest
 from PIL import Image
 
 from tumorlens.config import (
-    AugmentSettings, FineTuneSettings, HeadSettings, PreprocessSettings, StageSettings, TrainSettings,
+    AugmentSettings,
+    FineTuneSettings,
+    HeadSettings,
+    PreprocessSettings,
+    StageSettings,
+    TrainSettings,
 )  # fmt: skip
 from tumorlens.data.index import index_folder
 from tumorlens.data.manifest import write_manifest
@@ -78,9 +83,7 @@ def tiny_settings() -> TrainSettings:
         preprocess=PreprocessSettings(size=64),
         augment=AugmentSettings(quarter_turn=0, upside_down=0, mirror=0, rotation=5, zoom=0.05, blur=0.0),
         head=HeadSettings(epochs=3),
-        finetune=FineTuneSettings(
-            stages=(StageSettings(epochs=4, size=64),), first_layer="all", learning_rate=0.02
-        ),
+        finetune=FineTuneSettings(stages=(StageSettings(epochs=4, size=64),), first_layer="all", learning_rate=0.02),
     )
 
 

@@ -61,12 +61,15 @@ def save(picture: np.ndarray, name: str) -> None:
     square = np.zeros((side, side))
     top, left = (side - picture.shape[0]) // 2, (side - picture.shape[1]) // 2
     square[top : top + picture.shape[0], left : left + picture.shape[1]] = gaussian_filter(picture, 0.5)
-    image = Image.fromarray((np.clip(square, 0, 1) * 255).astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    image = Image.fromarray((np.clip(square, 0, 1) * 255).astype(np.uint8)).resize(
+        (SIDE, SIDE), Image.Resampling.BICUBIC
+    )
     noisy = np.asarray(image, dtype=float) + RNG.normal(0, 2.0, (SIDE, SIDE))
     Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(OUT / f"{name}.png", optimize=True)
 
 
 def main() -> None:
+    """Draw and write the four pictures."""
     volume, brain = head()
     axial, inside = upright(volume[:, :, 112]), upright(brain[:, :, 112])
     save(axial, "healthy_axial")

@@ -20,7 +20,8 @@ from tumorlens.runtime.predictor import Predictor
 _STYLE = """
 <style>
 .block-container { padding-top: 2.6rem; max-width: 1180px; }
-.tl-banner { border-left: 4px solid #c77700; background: rgba(199,119,0,.10); padding: .45rem .8rem; font-size: .92rem; }
+.tl-banner { border-left: 4px solid #c77700; background: rgba(199,119,0,.10); padding: .45rem .8rem; }
+.tl-banner { font-size: .92rem; }
 .tl-answer { font-size: 1.9rem; font-weight: 650; line-height: 1.2; margin: .1rem 0; }
 .tl-soft { opacity: .72; font-size: .92rem; }
 .tl-row { display: grid; grid-template-columns: 9.5rem 1fr 3.6rem; align-items: center; gap: .7rem; margin: .34rem 0; }
@@ -37,8 +38,11 @@ def main() -> None:
     st.set_page_config(page_title="tumorlens", page_icon="🔎", layout="wide")
     st.html(_STYLE)
     st.title("tumorlens", anchor=False)
-    st.caption("Glioma, meningioma, pituitary tumour or none, in one MRI slice of the head, and where the answer comes from.")
-    st.html(f'<div class="tl-banner" role="note"><b>Research and teaching only.</b> {escape(DISCLAIMER.split(". ", 1)[1])}</div>')
+    st.caption(
+        "Glioma, meningioma, pituitary tumour or none, in one MRI slice of the head, and where the answer comes from."
+    )
+    first, rest = DISCLAIMER.split(". ", 1)
+    st.html(f'<div class="tl-banner" role="note"><b>{escape(first)}.</b> {escape(rest)}</div>')
     try:
         predictor = load_predictor(str(REFERENCE))
     except TumorlensError as error:
@@ -117,14 +121,14 @@ def _show(item: Explained, name: str, note: str, predictor: Predictor) -> None:
     with words:
         st.html(
             f'<div class="tl-soft">{escape(name)}</div>'
-            f'<div class="tl-answer" data-testid="answer">{CLASS_TITLES.get(prediction.predicted, prediction.predicted)}</div>'
+            f'<div class="tl-answer" data-testid="answer">{_title(prediction.predicted)}</div>'
             f'<div class="tl-soft">probability {prediction.confidence:.1%}</div>' + _bars(item)
         )
         if note:
             st.info(note)
         target = st.selectbox(
             "Heatmap for", predictor.classes, index=predictor.classes.index(prediction.predicted),
-            format_func=lambda key: CLASS_TITLES.get(key, key), key=f"target_{name}_{prediction.frame}",
+            format_func=_title, key=f"target_{name}_{prediction.frame}",
         )  # fmt: skip
         opacity = st.slider("Opacity of the heatmap", 0, 100, 55, step=5, format="%d %%") / 100
     with pictures:
@@ -132,7 +136,11 @@ def _show(item: Explained, name: str, note: str, predictor: Predictor) -> None:
         assert item.picture is not None  # an answer has its picture
         overlay = item.overlay(target, opacity)
         picture.image(to_grey(item.picture.pixels), caption="The slice", width="stretch")
-        map_side.image(overlay, caption=f"Where it speaks for {CLASS_TITLES.get(target, target).lower()}", width="stretch")
+        map_side.image(
+            overlay,
+            caption=f"Where it speaks for {_title(target).lower()}",
+            width="stretch",
+        )
         buffer = io.BytesIO()
         overlay.save(buffer, format="PNG")
         st.download_button("Download the overlay (PNG)", buffer.getvalue(), "overlay.png", "image/png")
@@ -146,7 +154,7 @@ def _bars(item: Explained) -> str:
     prediction = item.answer.prediction
     ranked = sorted(zip(prediction.probabilities, prediction.classes, strict=True), reverse=True)
     rows = [
-        f'<div class="tl-row{" first" if number == 0 else ""}"><div>{CLASS_TITLES.get(key, key)}</div>'
+        f'<div class="tl-row{" first" if number == 0 else ""}"><div>{_title(key)}</div>'
         f'<div class="tl-track"><div class="tl-fill" style="width:{share:.1%}"></div></div>'
         f'<div class="tl-number">{share:.1%}</div></div>'
         for number, (share, key) in enumerate(ranked)
@@ -159,7 +167,7 @@ def _trust(predictor: Predictor) -> None:
     figures = card.metrics.get("by_class", {})
     rows = [
         {
-            "Class": CLASS_TITLES.get(key, key),
+            "Class": _title(key),
             "Sensitivity": _interval(values["sensitivity"]),
             "Specificity": _interval(values["specificity"]),
             "Precision": _interval(values["precision"]),
@@ -177,6 +185,10 @@ def _trust(predictor: Predictor) -> None:
         "- A heatmap shows where the network found its evidence on a coarse grid. It is not an outline of a tumour."
     )
     st.caption(f"Model {card.name}, made {card.created[:10]} · classes {', '.join(card.classes)} · {card.licence}")
+
+
+def _title(name: str) -> str:
+    return CLASS_TITLES.get(name, name)
 
 
 def _interval(estimate: dict[str, Any]) -> str:

@@ -5,13 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.conftest import draw_head, real_path
 
+from tests.conftest import draw_head, real_path
 from tumorlens.data.index import class_of_folder, index_folder
 from tumorlens.data.manifest import check_files, read_manifest, write_manifest
 from tumorlens.data.similarity import similarity_groups
 from tumorlens.data.splits import (
-    fill_groups, patients_on_two_sides, sides_of_fold, split_folds, split_shares, thin_clusters,
+    fill_groups,
+    patients_on_two_sides,
+    sides_of_fold,
+    split_folds,
+    split_shares,
+    thin_clusters,
 )  # fmt: skip
 from tumorlens.errors import ManifestError, SplitError
 from tumorlens.records import CLASSES, Sample
@@ -152,7 +157,9 @@ def test_sides_of_a_fold(samples: list[Sample]) -> None:
 
 
 def test_images_without_patients_are_grouped_by_file(samples: list[Sample]) -> None:
-    bare = [replace(s, patient_id="", patient_group="", sha256="same" if n < 2 else s.sha256) for n, s in enumerate(samples)]
+    bare = [
+        replace(s, patient_id="", patient_group="", sha256="same" if n < 2 else s.sha256) for n, s in enumerate(samples)
+    ]
     filled = fill_groups(bare)
     assert filled[0].patient_group == filled[1].patient_group == "file:same"
     assert len({s.patient_group for s in filled}) == len(samples) - 1
@@ -160,7 +167,10 @@ def test_images_without_patients_are_grouped_by_file(samples: list[Sample]) -> N
 
 def test_turned_and_mirrored_copies_are_one_cluster(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    pictures = [np.clip(Image.fromarray(rng.integers(0, 255, (9, 9), dtype=np.uint8)).resize((90, 90)), 40, 255) for _ in range(3)]
+    pictures = [
+        np.clip(Image.fromarray(rng.integers(0, 255, (9, 9), dtype=np.uint8)).resize((90, 90)), 40, 255)
+        for _ in range(3)
+    ]
     made = [*pictures, np.rot90(pictures[0]), pictures[1][:, ::-1], np.rot90(pictures[2][::-1], 3)]
     samples = []
     for number, pixels in enumerate(made):

@@ -19,7 +19,7 @@ def test_crop_follows_the_head_and_the_square_holds_it_centred() -> None:
     square, geometry = prepare(Slice(head(), "x"), SETTINGS)
     assert square.shape == (64, 64)
     assert square.dtype == np.float32
-    assert 0 <= square.min() and square.max() <= 1
+    assert square.min() >= 0 and square.max() <= 1
     top, left, bottom, right = geometry.box
     assert (top, left, bottom, right) == (18, 88, 102, 162)  # 3 % of 79 is 2 pixels of margin
     assert geometry.side == 84

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,23 @@ def make_answers(patients: int = 40, slices: int = 6, seed: int = 0) -> Answers:
     return Answers(CLASSES, labels, shares, tuple(f"p{n // slices}" for n in range(patients * slices)))
 
 
+def share_of(hits: np.ndarray):
+    """Accuracy as a function of slice weights."""
+    return lambda weights: float(weights @ hits / weights.sum())
+
+
 def as_predictions(answers: Answers, split: str = "test") -> list[Prediction]:
     return [
-        Prediction(f"{split}{n}.png", 0, "ok", CLASSES, tuple(row), label=CLASSES[label], patient_group=f"{split}{group}", split=split)
+        Prediction(
+            f"{split}{n}.png",
+            0,
+            "ok",
+            CLASSES,
+            tuple(row),
+            label=CLASSES[label],
+            patient_group=f"{split}{group}",
+            split=split,
+        )
         for n, (row, label, group) in enumerate(zip(answers.probabilities, answers.labels, answers.groups, strict=True))
     ]
 
@@ -39,7 +54,9 @@ def test_every_figure_agrees_with_scikit_learn() -> None:
     assert table.overall["balanced_accuracy"].value == pytest.approx(reference.balanced_accuracy_score(truth, said))
     assert table.overall["f1"].value == pytest.approx(reference.f1_score(truth, said, average="macro"))
     assert table.overall["log_loss"].value == pytest.approx(reference.log_loss(truth, answers.probabilities))
-    assert table.overall["auc"].value == pytest.approx(reference.roc_auc_score(truth, answers.probabilities, multi_class="ovr"))
+    assert table.overall["auc"].value == pytest.approx(
+        reference.roc_auc_score(truth, answers.probabilities, multi_class="ovr")
+    )
     assert np.array_equal(table.confusion, reference.confusion_matrix(truth, said))
     for number, name in enumerate(CLASSES):
         own = table.by_class[name]
@@ -79,13 +96,21 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
         patient = rng.beta(8, 2, 50)  # true mean accuracy 0.8
         hits = rng.random((50, 4)) < patient[:, None]
         groups = [str(n) for n in range(50) for _ in range(4)]
-        found = PatientBootstrap(groups, 300, seed).estimate(lambda w, h=hits.ravel(): float(w @ h / w.sum()))
+        found = PatientBootstrap(groups, 300, seed).estimate(share_of(hits.ravel()))
         covered += found.low <= 0.8 <= found.high
     assert covered >= 51  # 95 % of 60 is 57; 51 has a probability below 1 % if the interval is right
 
 
 def test_a_tumour_called_healthy_is_wrong() -> None:
-    shares = np.array([[0.1, 0.1, 0.7, 0.1], [0.8, 0.1, 0.05, 0.05], [0.1, 0.8, 0.05, 0.05], [0.0, 0.0, 1.0, 0.0], [0, 0, 0, 1.0]])
+    shares = np.array(
+        [
+            [0.1, 0.1, 0.7, 0.1],
+            [0.8, 0.1, 0.05, 0.05],
+            [0.1, 0.8, 0.05, 0.05],
+            [0.0, 0.0, 1.0, 0.0],
+            [0, 0, 0, 1.0],
+        ]
+    )
     answers = Answers(CLASSES, np.array([0, 0, 1, 2, 3]), shares, ("a", "b", "c", "d", "e"))
     assert tumour_figures(answers, rounds=10)["accuracy"].value == pytest.approx(3 / 4)
     assert tumour_figures(answers, rounds=10)["accuracy"].n == 4
@@ -99,7 +124,10 @@ def test_missing_classes_are_undefined_not_wrong() -> None:
 
 
 def test_predictions_round_trip(tmp_path: Path) -> None:
-    written = [*as_predictions(make_answers(5, 2)), Prediction("bad.png", 0, "error", CLASSES, message="damaged, truly")]
+    written = [
+        *as_predictions(make_answers(5, 2)),
+        Prediction("bad.png", 0, "error", CLASSES, message="damaged, truly"),
+    ]
     write_predictions(written, tmp_path / "p.csv", CLASSES)
     read = read_predictions(tmp_path / "p.csv")
     assert [(r.source, r.status, r.label, r.message, r.predicted) for r in read] == [
@@ -111,11 +139,8 @@ def test_predictions_round_trip(tmp_path: Path) -> None:
 
 def test_a_slice_split_is_called_by_its_name() -> None:
     answers = make_answers(10, 4)
-    leaky = [
-        *as_predictions(answers, "test"),
-        *(Prediction(p.source + "x", 0, "ok", CLASSES, p.probabilities, label=p.label, patient_group=p.patient_group, split="train")
-          for p in as_predictions(answers, "test")),
-    ]  # fmt: skip
+    tested = as_predictions(answers, "test")
+    leaky = [*tested, *(replace(item, source=f"{item.source}x", split="train") for item in tested)]
     assert "SPLIT BY SLICE: 10 of 10" in evaluate_predictions(leaky, "leaky", 10).warnings[0]
     honest = [*as_predictions(answers, "test"), *as_predictions(answers, "train")]
     assert evaluate_predictions(honest, "honest", 10).warnings == ()
@@ -138,7 +163,9 @@ def test_metrics_json_and_report_of_a_run(tiny_run: Path) -> None:
     page = (tiny_run / "report.html").read_text()
     assert "Not a medical device" in page
     assert page.count("<svg") == 3
-    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace("http://creativecommons.org", "")
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
     assert "<script" not in page
 
 

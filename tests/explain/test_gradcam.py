@@ -62,7 +62,7 @@ def test_closed_form_equals_torchcam(network_and_image, chosen: int) -> None:
 
     methods = pytest.importorskip("torchcam.methods", reason="torchcam is not installed")
     network, image = network_and_image
-    block = network.block("conv5_block3_out")
+    block = network.block("conv5_block1_out")  # the last block of this small network
     with methods.GradCAM(network, target_layer=block) as extractor:
         with torch.enable_grad():
             logits = network(image.requires_grad_(True))
@@ -77,9 +77,7 @@ def test_probability_maps_speak_against_each_other() -> None:
     maps = rng.normal(0, 1, (4, 5, 5)).astype(np.float32)
     shares = (0.4, 0.3, 0.2, 0.1)
     positive = [gradcam(maps, shares, CLASSES, name).values for name in CLASSES]
-    negative = [
-        np.maximum(-(p * (maps[c] - np.tensordot(shares, maps, 1)) / 25), 0) for c, p in enumerate(shares)
-    ]
+    negative = [np.maximum(-(p * (maps[c] - np.tensordot(shares, maps, 1)) / 25), 0) for c, p in enumerate(shares)]
     assert np.allclose(sum(positive), sum(negative), atol=1e-6)
     assert all(values.min() >= 0 for values in positive)
 
@@ -106,4 +104,4 @@ def test_colours_follow_inferno() -> None:
 
     strengths = np.linspace(0, 1, 50, dtype=np.float32)
     expected = matplotlib.colormaps["inferno"](strengths)[:, :3] * 255
-    assert np.abs(colour(strengths) - expected).max() < 14
+    assert np.abs(colour(strengths) - expected).max() < 8

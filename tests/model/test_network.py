@@ -1,6 +1,7 @@
 import re
 
 import pytest
+
 from tests.conftest import TINY, real_path
 
 torch = pytest.importorskip("torch", reason="needs the extra `train`")
@@ -40,7 +41,9 @@ def test_logits_are_the_mean_of_the_evidence_plus_bias() -> None:
 def test_freezing() -> None:
     network = TumorNet(4, layers=TINY)
     assert freeze_before(network, "layer3") == ["stem", "layer1", "layer2"]
-    learning = {name.split(".")[1] for name, p in network.named_parameters() if p.requires_grad and name.startswith("body")}
+    learning = {
+        name.split(".")[1] for name, p in network.named_parameters() if p.requires_grad and name.startswith("body")
+    }
     assert learning == {"layer3", "layer4"}
     assert network.head.weight.requires_grad
     train_mode(network, ["stem", "layer1", "layer2"])
@@ -72,7 +75,9 @@ def plain_resnet(images, state):
         return f.batch_norm(x, state[f"{name}.running_mean"], state[f"{name}.running_var"], state[f"{name}.weight"],
                             state[f"{name}.bias"])  # fmt: skip
 
-    x = (images - torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+    x = (images - torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(
+        1, 3, 1, 1
+    )
     x = f.max_pool2d(f.relu(norm(f.conv2d(x, state["conv1.weight"], stride=2, padding=3), "bn1")), 3, 2, 1)
     for layer, count in enumerate((3, 4, 6, 3), start=1):
         for number in range(count):

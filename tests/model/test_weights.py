@@ -24,7 +24,10 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 def checkpoint(tmp_path: Path) -> Path:
     network = TumorNet(4, layers=TINY)
     path = tmp_path / "source.safetensors"
-    save_file({**network.body.state_dict(), "fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}, path)
+    save_file(
+        {**network.body.state_dict(), "fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)},
+        path,
+    )
     return path
 
 
@@ -48,10 +51,10 @@ def hub(checkpoint: Path) -> Iterator[tuple[str, str]]:
             if body:
                 self.wfile.write(data)
 
-        def do_HEAD(self) -> None:  # noqa: N802
+        def do_HEAD(self) -> None:
             self.answer(body=False)
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             self.answer(body=True)
 
         def log_message(self, *_: object) -> None:

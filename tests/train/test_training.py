@@ -156,9 +156,7 @@ def test_nothing_to_resume(tmp_path: Path, drawn_manifest: Path, tiny_settings: 
         train(Order(drawn_manifest, tmp_path / "new", tiny_settings, None, resume=True, layers=TINY))
 
 
-def test_a_manifest_without_sides_or_files(
-    tmp_path: Path, drawn_folder: Path, tiny_settings: TrainSettings
-) -> None:
+def test_a_manifest_without_sides_or_files(tmp_path: Path, drawn_folder: Path, tiny_settings: TrainSettings) -> None:
     from tumorlens.data.index import index_folder
     from tumorlens.data.manifest import write_manifest
 

@@ -24,12 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given[:1] == ["data"]:
             answer = tyro.extras.subcommand_cli_from_dict(
-                data_commands(), prog=f"{PROG} data", description="Find and split labelled images.", args=given[1:]
+                data_commands(),
+                prog=f"{PROG} data",
+                description="Find and split labelled images.",
+                args=given[1:],
             )
         else:
-            answer = tyro.extras.subcommand_cli_from_dict(
-                commands(given), prog=PROG, description=ABOUT, args=given
-            )
+            answer = tyro.extras.subcommand_cli_from_dict(commands(given), prog=PROG, description=ABOUT, args=given)
     except TumorlensError as error:
         return fail(str(error))
     except KeyboardInterrupt:
@@ -51,7 +52,7 @@ def commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:
 
     settings = models.preset_settings(arguments) if arguments[:1] in (["train"], ["crossval"]) else None
     return {
-        "data": data,
+        "data": data_overview,
         "train": models.train_command(settings),
         "crossval": models.crossval_command(settings),
         "evaluate": models.evaluate,
@@ -61,6 +62,6 @@ def commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:
     }
 
 
-def data() -> None:
+def data_overview() -> None:
     """Find and split labelled images (see `tumorlens data --help`)."""
     main(["data", "--help"])

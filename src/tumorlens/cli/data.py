@@ -64,17 +64,14 @@ def split(
         val: Share for validation.
         test: Share for testing.
         seed: Another seed gives another split.
-        group_by_similarity: Where no patient id is known, put near copies (turned, mirrored, re-encoded) into one group.
+        group_by_similarity: Where no patient id is known, put near copies (turned, mirrored) into one group.
         keep_similar: Keep at most this many images of a group of near copies; 0 keeps all. Needs the option above.
         by_slice: Ignore patients. Figures of such a split are too good; every table will say so.
     """
     if keep_similar and not group_by_similarity:
         raise ManifestError("--keep-similar needs --group-by-similarity, which finds the near copies")
     samples = _grouped(read_manifest(manifest), manifest.parent, group_by_similarity, keep_similar)
-    if folds:
-        divided = split_folds(samples, folds, seed, by_slice)
-    else:
-        divided = split_shares(samples, val, test, seed, by_slice)
+    divided = split_folds(samples, folds, seed, by_slice) if folds else split_shares(samples, val, test, seed, by_slice)
     write_manifest(divided, manifest)
     sides = Counter(sample.split or f"fold {sample.fold}" for sample in divided)
     for side, count in sorted(sides.items()):
@@ -97,7 +94,9 @@ def _grouped(samples: list[Sample], root: Path, by_similarity: bool, most: int) 
         return fill_groups(samples)
     with progress_bar() as bar:
         clusters = similarity_groups(
-            [samples[number] for number in bare], root, on_progress=lambda done, n: bar.update("comparing", done, n)
+            [samples[number] for number in bare],
+            root,
+            on_progress=lambda done, n: bar.update("comparing", done, n),
         )
     say(f"grouped into {len(set(clusters))} clusters of near copies")
     similar = [-1] * len(samples)

@@ -52,7 +52,7 @@ def to_picture(values: Float32, geometry: Geometry) -> Float32:
 
 def resize(values: Float32, height: int, width: int) -> Float32:
     """Resize a plane (h, w) to (height, width): bilinear, antialiased where it shrinks."""
-    image = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32), mode=None)
+    image = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
 
 
@@ -65,7 +65,8 @@ def _scale_intensity(picture: Slice, settings: PreprocessSettings) -> Float32:
             f"{picture.source}: every pixel has the value {low:g}, so there is nothing to see. "
             "Check the export or the window"
         )
-    return np.clip((picture.pixels - np.float32(low)) / np.float32(high - low), 0.0, 1.0).astype(np.float32)
+    scaled = (picture.pixels - np.float32(low)) / np.float32(high - low)
+    return np.asarray(np.clip(scaled, 0.0, 1.0), dtype=np.float32)
 
 
 def _head_box(scaled: Float32, settings: PreprocessSettings) -> tuple[int, int, int, int]:

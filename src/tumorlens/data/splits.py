@@ -54,9 +54,7 @@ def split_folds(samples: Sequence[Sample], folds: int, seed: int, by_slice: bool
     return [dataclasses.replace(s, fold=str(n), split="") for s, n in zip(samples, numbers, strict=True)]
 
 
-def split_shares(
-    samples: Sequence[Sample], val: float, test: float, seed: int, by_slice: bool = False
-) -> list[Sample]:
+def split_shares(samples: Sequence[Sample], val: float, test: float, seed: int, by_slice: bool = False) -> list[Sample]:
     """Write `train`, `val` or `test` into every sample: stratified by class and source, grouped by patient.
 
     The shares are met as nearly as whole patients allow.

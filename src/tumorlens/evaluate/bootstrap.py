@@ -29,9 +29,7 @@ class PatientBootstrap:
         draws = generator.multinomial(self.units, np.full(self.units, 1 / max(self.units, 1)), size=rounds)
         self._draws = draws.astype(np.float64)
 
-    def estimate(
-        self, metric: Callable[[Weights], float], better: Literal["higher", "lower"] = "higher"
-    ) -> Estimate:
+    def estimate(self, metric: Callable[[Weights], float], better: Literal["higher", "lower"] = "higher") -> Estimate:
         """The metric with its 95 % interval; NaN where it is undefined (for instance an AUC of one class).
 
         Args:

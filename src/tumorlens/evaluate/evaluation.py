@@ -63,7 +63,10 @@ def evaluate_run(folder: Path, rounds: int = ROUNDS) -> Evaluation:
 
 
 def evaluate_predictions(
-    predictions: Sequence[Prediction], name: str, rounds: int = ROUNDS, history: Sequence[dict[str, float]] = ()
+    predictions: Sequence[Prediction],
+    name: str,
+    rounds: int = ROUNDS,
+    history: Sequence[dict[str, float]] = (),
 ) -> Evaluation:
     """Evaluate labelled predictions; those without a split count as `test`.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,9 @@ from numpy.typing import NDArray
 from tumorlens.errors import RunError
 from tumorlens.evaluate.bootstrap import ROUNDS, PatientBootstrap, Weights
 from tumorlens.records import Estimate, Prediction
+
+#: A scalar as numpy's products give it.
+Number = float | np.floating[Any] | NDArray[np.float64]
 
 TUMOURS = ("glioma", "meningioma", "pituitary")
 
@@ -25,7 +29,7 @@ class Answers:
     @property
     def predicted(self) -> NDArray[np.int64]:
         """The most probable class of each slice."""
-        return self.probabilities.argmax(axis=1)
+        return np.asarray(np.argmax(self.probabilities, axis=1), dtype=np.int64)
 
     def only(self, names: Sequence[str]) -> "Answers":
         """The slices whose true class is one of `names`; predictions may still be any class."""
@@ -145,8 +149,8 @@ def _f1(truth: NDArray[np.bool_], said: NDArray[np.bool_], weights: Weights) -> 
     return _ratio(2 * (weights @ (truth & said)), weights @ truth + weights @ said)
 
 
-def _ratio(part: float, whole: float) -> float:
-    return float(part / whole) if whole > 0 else float("nan")
+def _ratio(part: Number, whole: Number) -> float:
+    return float(part) / float(whole) if whole > 0 else float("nan")
 
 
 def _mean(values: Sequence[float] | NDArray[np.float64]) -> float:

@@ -15,7 +15,13 @@ OVERALL = {
     "accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "auc": "AUC (macro)", "f1": "F1 (macro)",
     "log_loss": "Log loss (lower is better)",
 }  # fmt: skip
-BY_CLASS = {"sensitivity": "Sensitivity", "specificity": "Specificity", "precision": "Precision", "f1": "F1", "auc": "AUC"}
+BY_CLASS = {
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "precision": "Precision",
+    "f1": "F1",
+    "auc": "AUC",
+}
 SIDES = {"train": "Training", "val": "Validation", "test": "Test (unseen patients)"}
 
 

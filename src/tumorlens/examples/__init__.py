@@ -26,7 +26,15 @@ _DRAWN = "Synthetic: {} drawn into an averaged healthy head. A drawing is no pat
 
 EXAMPLES: tuple[Example, ...] = (
     Example("ring_lesion", "Ring lesion", _DRAWN.format("a ring-enhancing lesion, as gliomas show it, was")),
-    Example("convexity_mass", "Convexity mass", _DRAWN.format("a bright mass at the skull, as meningiomas show it, was")),
-    Example("sellar_mass", "Sellar mass", _DRAWN.format("a bright mass below the brain's midline, as pituitary tumours show it, was")),
+    Example(
+        "convexity_mass",
+        "Convexity mass",
+        _DRAWN.format("a bright mass at the skull, as meningiomas show it, was"),
+    ),
+    Example(
+        "sellar_mass",
+        "Sellar mass",
+        _DRAWN.format("a bright mass below the brain's midline, as pituitary tumours show it, was"),
+    ),
     Example("healthy_axial", "No lesion", "Synthetic: an averaged healthy head, axial, with a drawn skull."),
 )

@@ -33,7 +33,7 @@ def to_grey(pixels: Float32) -> NDArray[np.uint8]:
     """Stretch a picture of any range to 0…255 between its 0.5 and 99.5 percentiles."""
     low, high = np.percentile(pixels, [0.5, 99.5])
     span = max(float(high - low), 1e-6)
-    return np.round(np.clip((pixels - low) / span, 0, 1) * 255).astype(np.uint8)
+    return np.asarray(np.round(np.clip((pixels - low) / span, 0, 1) * 255), dtype=np.uint8)
 
 
 def colour(strength: Float32) -> Float32:
@@ -44,9 +44,13 @@ def colour(strength: Float32) -> Float32:
     return np.asarray(_INFERNO[lower] * (1 - share) + _INFERNO[lower + 1] * share, dtype=np.float32)
 
 
-# Nine stops of inferno: enough for the eye, and no plotting library at start-up.
+# Seventeen stops of inferno: enough for the eye, and no plotting library at start-up.
 _INFERNO = np.array(
-    [[0, 0, 4], [31, 12, 72], [85, 15, 109], [136, 34, 106], [186, 54, 85],
-     [227, 89, 51], [249, 140, 10], [249, 201, 50], [252, 255, 164]],
+    [
+        [0, 0, 4], [11, 7, 36], [33, 12, 74], [61, 9, 101], [87, 16, 110],
+        [113, 25, 110], [138, 34, 106], [163, 44, 97], [188, 55, 84], [210, 70, 68],
+        [228, 90, 49], [241, 115, 29], [249, 142, 9], [252, 172, 17], [249, 203, 53],
+        [242, 234, 105], [252, 255, 164],
+    ],
     dtype=np.float32,
 )  # fmt: skip

@@ -38,6 +38,8 @@ class TumorNet(nn.Module):
             bias_downsample=False,
             feed_forward=False,
         )
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(FEATURES, classes)
         nn.init.normal_(self.head.weight, std=0.01)

@@ -7,7 +7,6 @@ the logit; `features` (n, 2048), the pooled features. Input: `images` (n, 1, siz
 import contextlib
 import io
 import logging
-import os
 import warnings
 from pathlib import Path
 
@@ -66,7 +65,9 @@ def load_network(folder: Path, card: Card) -> TumorNet:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise BundleError(f"{folder / WEIGHTS}: does not fit the network of {len(card.classes)} classes: {error}") from error
+        raise BundleError(
+            f"{folder / WEIGHTS}: does not fit the network of {len(card.classes)} classes: {error}"
+        ) from error
     return network.eval()
 
 
@@ -92,7 +93,7 @@ def _to_onnx(network: TumorNet, path: Path, size: int, half: bool) -> None:
     onnx.checker.check_model(model)
     temporary = path.with_suffix(".part")
     temporary.write_bytes(model.SerializeToString())
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _store_half(model: onnx.ModelProto) -> None:

@@ -27,7 +27,11 @@ class Progress:
 
 
 def save_checkpoint(
-    path: Path, network: torch.nn.Module, optimizer: torch.optim.Optimizer | None, progress: Progress, owner: str
+    path: Path,
+    network: torch.nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+    progress: Progress,
+    owner: str,
 ) -> None:
     """Write weights, momentum and progress.
 

@@ -79,7 +79,10 @@ def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
     config = describe(order.manifest, settings, order.fold, order.weights)
     paths = open_run(order.out, config, order.resume)
     dataset = load_dataset(
-        samples, order.manifest.parent, settings.preprocess, lambda done, n: reporter.progress("reading", done, n)
+        samples,
+        order.manifest.parent,
+        settings.preprocess,
+        lambda done, n: reporter.progress("reading", done, n),
     )
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)
@@ -93,7 +96,12 @@ def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
 
 
 def fit(
-    computer: Computer, dataset: SliceDataset, settings: TrainSettings, paths: RunPaths, resume: bool, reporter: Reporter
+    computer: Computer,
+    dataset: SliceDataset,
+    settings: TrainSettings,
+    paths: RunPaths,
+    resume: bool,
+    reporter: Reporter,
 ) -> Progress:
     """Head phase, then fine-tuning, with checkpoints in the run folder."""
     train_side, val_side = dataset.side("train"), dataset.side("val")
@@ -148,7 +156,11 @@ def _sides(order: Order) -> list[Sample]:
 
 
 def _fit_head(
-    computer: Computer, train_side: SliceDataset, val_side: SliceDataset, settings: TrainSettings, reporter: Reporter
+    computer: Computer,
+    train_side: SliceDataset,
+    val_side: SliceDataset,
+    settings: TrainSettings,
+    reporter: Reporter,
 ) -> None:
     freeze_before(computer.network, "head")
     if settings.head.epochs == 0:
@@ -177,7 +189,11 @@ def _sgd(network: TumorNet, settings: TrainSettings, rate: float) -> torch.optim
 
 
 def _announce(
-    dataset: SliceDataset, settings: TrainSettings, device: torch.device, precision: torch.dtype, reporter: Reporter
+    dataset: SliceDataset,
+    settings: TrainSettings,
+    device: torch.device,
+    precision: torch.dtype,
+    reporter: Reporter,
 ) -> None:
     for split in ("train", "val", "test"):
         side = dataset.side(split)
@@ -205,7 +221,12 @@ def _write_history(path: Path, progress: Progress) -> None:
 
 
 def _finish(
-    computer: Computer, dataset: SliceDataset, settings: TrainSettings, paths: RunPaths, order: Order, reporter: Reporter
+    computer: Computer,
+    dataset: SliceDataset,
+    settings: TrainSettings,
+    paths: RunPaths,
+    order: Order,
+    reporter: Reporter,
 ) -> None:
     """Temperature from validation, predictions for every image, and the bundle's weights and card."""
     reporter.message("best epoch: predicting every image")

@@ -74,7 +74,7 @@ class HeadTask:
         self._train, self._settings = train, settings
         self._features = computer.features(train)
         self._val_features, self._val_labels = computer.features(val), val.labels
-        self._loss = _loss(computer, train, settings)
+        self._criterion = _criterion(computer, train, settings)
 
     def steps(self, epoch: int) -> int:
         """Batches in an epoch."""
@@ -85,7 +85,9 @@ class HeadTask:
         seed = _seed(self._settings.seed, 1, epoch)
         index = list(self._train.batches(self._settings.batch_size, seed))[step]
         features = self._features[index].to(self._computer.device)
-        return self._loss(self._computer.network.head(features), self._train.labels[index].to(self._computer.device))
+        labels = self._train.labels[index].to(self._computer.device)
+        loss: torch.Tensor = self._criterion(self._computer.network.head(features), labels)
+        return loss
 
     def validate(self) -> dict[str, float]:
         """Figures on the validation split."""
@@ -98,14 +100,12 @@ class FineTuneTask:
     """The later stages and the head, on augmented pictures, at an input size that may grow."""
 
     def __init__(self, computer: Computer, train: SliceDataset, val: SliceDataset, settings: TrainSettings) -> None:
-        self._sizes: Sequence[int] = [
-            stage.size for stage in settings.finetune.stages for _ in range(stage.epochs)
-        ]
+        self._sizes: Sequence[int] = [stage.size for stage in settings.finetune.stages for _ in range(stage.epochs)]
         self.epochs = len(self._sizes)
         self._computer, self._settings = computer, settings
         self._train, self._val = train, val
         self._frozen = freeze_before(computer.network, settings.finetune.first_layer)
-        self._loss = _loss(computer, train, settings)
+        self._criterion = _criterion(computer, train, settings)
         self._order: tuple[int, list[torch.Tensor]] = (-1, [])
 
     def steps(self, epoch: int) -> int:
@@ -128,14 +128,15 @@ class FineTuneTask:
         with torch.random.fork_rng(devices=devices), autocast(computer.device, computer.precision):
             torch.manual_seed(seed)
             logits = computer.network(images)
-        return self._loss(logits.float(), self._train.labels[index].to(computer.device))
+        loss: torch.Tensor = self._criterion(logits.float(), self._train.labels[index].to(computer.device))
+        return loss
 
     def validate(self) -> dict[str, float]:
         """Figures on the validation split, at the bundle's input size."""
         return figures(self._computer.logits(self._val), self._val.labels)
 
 
-def _loss(computer: Computer, train: SliceDataset, settings: TrainSettings) -> torch.nn.CrossEntropyLoss:
+def _criterion(computer: Computer, train: SliceDataset, settings: TrainSettings) -> torch.nn.CrossEntropyLoss:
     weights = class_weights(train.labels, len(CLASSES)).to(computer.device) if settings.class_weights else None
     return torch.nn.CrossEntropyLoss(weight=weights, label_smoothing=settings.label_smoothing)
 

@@ -1,0 +1,76 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tumorlens.errors import BundleError
+from tumorlens.model.bundle import ONNX, load_card
+from tumorlens.records import CLASSES
+from tumorlens.runtime.predictor import Predictor
+
+
+@pytest.fixture
+def bundle(tiny_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_run / "bundle", tmp_path / "bundle"))
+
+
+def test_the_card_says_what_the_model_is(bundle: Path) -> None:
+    card = load_card(bundle, needs=ONNX)
+    assert card.classes == CLASSES
+    assert card.explained_block == "conv5_block3_out"
+    assert set(card.files) == {"model.onnx", "weights.safetensors"}
+    assert card.metrics["overall"]["accuracy"]["n"] > 0
+    assert "Not a medical device" in card.intended_use
+
+
+def test_a_changed_byte_is_noticed(bundle: Path) -> None:
+    data = bytearray((bundle / ONNX).read_bytes())
+    data[len(data) // 2] ^= 1
+    (bundle / ONNX).write_bytes(data)
+    with pytest.raises(BundleError, match=r"model\.onnx: changed since the bundle was made"):
+        Predictor(bundle)
+
+
+def test_incomplete_and_foreign_folders(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no model bundle there"):
+        load_card(tmp_path / "nowhere")
+    (bundle / ONNX).unlink()
+    with pytest.raises(BundleError, match=r"listed in model\.json but missing"):
+        load_card(bundle)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"schema_version": 99}, "schema_version is 99"), ({"classes": ["one"]}, "not a model card"),
+     ({"surprise": 1}, "surprise")],
+)  # fmt: skip
+def test_damaged_cards(bundle: Path, change: dict[str, object], says: str) -> None:
+    card = json.loads((bundle / "model.json").read_text())
+    (bundle / "model.json").write_text(json.dumps({**card, **change}))
+    with pytest.raises(BundleError, match=says):
+        load_card(bundle)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "\ufffd"])
+def test_cards_that_are_no_json_objects(bundle: Path, text: str) -> None:
+    (bundle / "model.json").write_text(text)
+    with pytest.raises(BundleError, match="damaged"):
+        load_card(bundle)
+
+
+def test_a_card_that_claims_other_classes_than_the_graph(bundle: Path) -> None:
+    card = json.loads((bundle / "model.json").read_text())
+    (bundle / "model.json").write_text(json.dumps({**card, "classes": ["a", "b", "c"]}))
+    with pytest.raises(BundleError, match="card claims 3 classes"):
+        Predictor(bundle)
+
+
+def test_weights_of_another_class_list(bundle: Path) -> None:
+    pytest.importorskip("torch", reason="needs the extra `train`")
+    from tumorlens.runtime.export import export_bundle
+
+    card = json.loads((bundle / "model.json").read_text())
+    (bundle / "model.json").write_text(json.dumps({**card, "classes": ["a", "b", "c"]}))
+    with pytest.raises(BundleError, match="does not fit the network of 3 classes"):
+        export_bundle(bundle)

@@ -1,0 +1,171 @@
+"""The command line as a user meets it: in process for its logic, as a process for its promises."""
+
+import csv
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import draw_head, real_path
+from tumorlens.cli import main
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_help_on_every_level(capsys: pytest.CaptureFixture[str]) -> None:
+    for call in (
+        ["--help"],
+        ["data", "--help"],
+        ["train", "--help"],
+        ["predict", "--help"],
+        ["data", "split", "--help"],
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(call)
+        assert stop.value.code == 0
+        assert "--help" in capsys.readouterr().out
+
+
+def test_index_split_and_refusal_to_overwrite(
+    drawn_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = tmp_path / "manifest.csv"
+    assert main(["data", "index", str(drawn_folder), "--out", str(manifest)]) == 0
+    assert main(["data", "split", str(manifest), "--folds", "3"]) == 0
+    assert {row["fold"] for row in rows(manifest)} == {"0", "1", "2"}
+    capsys.readouterr()
+    assert main(["data", "index", str(drawn_folder), "--out", str(manifest)]) == 1
+    assert "already there" in capsys.readouterr().err
+
+
+def test_pictures_without_patients_are_said_and_grouped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for label in ("glioma", "no_tumor"):
+        (tmp_path / "set" / label).mkdir(parents=True)
+        for number in range(8):
+            picture = Image.fromarray(draw_head(label, number, number))
+            picture.save(tmp_path / "set" / label / f"{number}.png")
+            picture.save(tmp_path / "set" / label / f"{number}_copy.png")
+    manifest = str(tmp_path / "m.csv")
+    assert main(["data", "index", str(tmp_path / "set"), "--out", manifest]) == 0
+    assert main(["data", "split", manifest]) == 0
+    out = capsys.readouterr().out
+    assert "32 of 32 images have no patient id" in out
+    sides = {(row["label"], Path(row["path"]).stem.removesuffix("_copy"), row["split"]) for row in rows(Path(manifest))}
+    assert len(sides) == 16  # a picture and its copy are on one side
+
+
+def test_predict_with_bad_input_keeps_the_good(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = tmp_path / "in"
+    (inputs / "deeper").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    Image.fromarray(draw_head("glioma", 1, 1)).save(inputs / "a.png")
+    Image.fromarray(draw_head("pituitary", 1, 1, side=150)[:, :130]).save(inputs / "deeper" / "a.png")
+    (inputs / "bad.png").write_text("no picture")
+    out, maps = tmp_path / "answers.csv", tmp_path / "maps"
+    call = [
+        "predict",
+        str(inputs),
+        str(tmp_path / "empty"),
+        "--model",
+        str(tiny_run / "bundle"),
+        "--out",
+        str(out),
+    ]
+    assert main([*call, "--heatmaps", str(maps)]) == 1
+    table = {Path(row["input"]).name + row["status"]: row for row in rows(out)}
+    assert sorted(row["status"] for row in rows(out)) == ["error", "error", "ok", "ok"]
+    assert "not a picture" in table["bad.pngerror"]["message"]
+    assert "no pictures or DICOM files" in table["emptyerror"]["message"]
+    answered = [row for row in rows(out) if row["status"] == "ok"]
+    for row in answered:
+        shares = [float(value) for key, value in row.items() if key.startswith("p_")]
+        assert sum(shares) == pytest.approx(1, abs=1e-5)
+        assert float(row["confidence"]) == pytest.approx(max(shares))
+    assert {path.name for path in maps.iterdir()} == {"a.png", "a.npy", "a-2.png", "a-2.npy"}
+    raw = np.load(maps / "a-2.npy")
+    assert raw.dtype == np.float32
+    assert raw.shape == (150, 130)
+    assert Image.open(maps / "a-2.png").size == (130, 150)
+    capsys.readouterr()
+    assert main([*call]) == 1
+    assert "already there" in capsys.readouterr().err
+
+
+def test_evaluate_export_and_errors(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    (run / "metrics.json").unlink()
+    assert main(["evaluate", str(run)]) == 0
+    shown = capsys.readouterr().out
+    assert "Balanced accuracy" in shown and "Confusion matrix" in shown
+    assert (run / "metrics.json").is_file()
+    (run / "bundle" / "model.onnx").unlink()
+    assert main(["export", str(run)]) == 1  # the card still lists the file
+    assert "missing" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path / "nowhere")]) == 1
+    assert "no predictions there" in capsys.readouterr().err
+
+
+def test_train_refuses_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(tmp_path / "m.csv"), "--out", str(tmp_path / "r"), "--weights", str(tmp_path / "w")]) == 1
+    assert "no such manifest" in capsys.readouterr().err
+    assert main(["train", str(tmp_path / "m.csv"), "--out", str(tmp_path / "r"), "--preset", "fancy"]) == 1
+    assert "no preset 'fancy'" in capsys.readouterr().err
+
+
+IMPORTS = """
+import sys
+import {module}
+heavy = [name for name in {names!r} if name in sys.modules]
+assert not heavy, heavy
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("tumorlens", ["torch", "streamlit", "numpy", "openvino"]),
+        ("tumorlens.cli.predict", ["torch", "monai", "streamlit"]),
+        ("tumorlens.app", ["torch", "monai"]),
+        ("tumorlens.evaluate.report", ["torch", "streamlit"]),
+    ],
+)
+def test_imports_stay_light(module: str, names: list[str]) -> None:
+    subprocess.run([sys.executable, "-c", IMPORTS.format(module=module, names=names)], check=True)
+
+
+def test_training_survives_ctrl_c_and_resumes(drawn_manifest: Path, tmp_path: Path) -> None:
+    """The real command on the real ResNet-50: interrupted by a signal, resumed by --resume."""
+    pytest.importorskip("torch", reason="training needs the extra `train`")
+    weights = real_path("weights/resnet50_imagenet.safetensors")
+    settings = tmp_path / "quick.toml"
+    settings.write_text(
+        "batch_size = 8\nprecision = 'fp32'\n[preprocess]\nsize = 32\n[head]\nepochs = 1\n"
+        "[finetune]\nfirst_layer = 'layer4'\nstages = [{ epochs = 3, size = 32 }]\n"
+    )
+    out = tmp_path / "run"
+    call = [sys.executable, "-m", "tumorlens", "train", str(drawn_manifest), "--out", str(out), "--weights",
+            str(weights), "--preset", str(settings)]  # fmt: skip
+    process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "epoch 1/3" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    rest = process.stdout.read()
+    assert process.wait(timeout=120) == 130, rest
+    assert "interrupted" in rest and "Traceback" not in rest
+    assert not (out / "metrics.json").exists()
+    again = subprocess.run([*call, "--resume"], capture_output=True, text=True, check=False, timeout=300)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "epoch 3/3" in again.stdout and "epoch 1/3" not in again.stdout
+    assert (out / "metrics.json").is_file() and (out / "bundle" / "model.onnx").is_file()

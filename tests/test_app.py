@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
-from tests.conftest import ROOT, real_path
 
+from tests.conftest import ROOT, real_path
 from tumorlens.app import read_upload
 from tumorlens.errors import TumorlensError
 from tumorlens.examples import EXAMPLES
@@ -50,7 +50,7 @@ def test_uploads_are_read_by_content_under_their_own_name(tmp_path: Path) -> Non
     (only,) = read_upload((tmp_path / "x.png").read_bytes(), "../../etc/passwd.png")
     assert only.pixels.shape == (40, 50)
     assert only.source == "../../etc/passwd.png"
-    with pytest.raises(TumorlensError, match="holiday.png: not a picture"):
+    with pytest.raises(TumorlensError, match=r"holiday\.png: not a picture"):
         read_upload(b"words, only words", "holiday.png")
     with pytest.raises(TumorlensError, match="empty"):
         read_upload(b"", "nothing.png")

@@ -82,6 +82,7 @@ def test_predict_with_bad_input_keeps_the_good(
         str(out),
     ]
     assert main([*call, "--heatmaps", str(maps)]) == 1
+    assert [Path(row["input"]).name for row in rows(out)] == ["a.png", "bad.png", "a.png", "empty"]
     table = {Path(row["input"]).name + row["status"]: row for row in rows(out)}
     assert sorted(row["status"] for row in rows(out)) == ["error", "error", "ok", "ok"]
     assert "not a picture" in table["bad.pngerror"]["message"]
@@ -99,6 +100,8 @@ def test_predict_with_bad_input_keeps_the_good(
     capsys.readouterr()
     assert main([*call]) == 1
     assert "already there" in capsys.readouterr().err
+    assert main([*call[:-1], str(tmp_path / "other.csv"), "--heatmaps", str(maps)]) == 1
+    assert "not empty" in capsys.readouterr().err
 
 
 def test_evaluate_export_and_errors(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

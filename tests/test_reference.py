@@ -3,8 +3,8 @@
 import csv
 
 import pytest
-from tests.conftest import real_path
 
+from tests.conftest import real_path
 from tumorlens.data.readers import read_slices
 from tumorlens.examples import EXAMPLES
 from tumorlens.model.bundle import ONNX, load_card

@@ -73,11 +73,20 @@ def explain_paths(
                 raise InputError(f"{path}: no pictures or DICOM files in this folder. Check the path")
             waiting += read_slices(path)
         except InputError as error:
+            # What came before it first: rows stand in the order of the inputs.
+            yield from _answer_batches(waiting, predictor)
+            waiting = []
             yield [Explained(Answer(failed(str(path), 0, str(error), predictor.classes)), None)]
-        while len(waiting) >= BATCH or (waiting and done == len(files)):
-            batch, waiting = waiting[:BATCH], waiting[BATCH:]
-            yield [Explained(answer, item) for answer, item in zip(predictor.predict(batch), batch, strict=True)]
+        if len(waiting) >= BATCH or done == len(files):
+            yield from _answer_batches(waiting, predictor)
+            waiting = []
         on_progress(done, len(files))
+
+
+def _answer_batches(slices: list[Slice], predictor: Predictor) -> Iterator[list[Explained]]:
+    for start in range(0, len(slices), BATCH):
+        batch = slices[start : start + BATCH]
+        yield [Explained(answer, item) for answer, item in zip(predictor.predict(batch), batch, strict=True)]
 
 
 class HeatmapFolder:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
 from tests.conftest import ROOT, draw_head
 
 pytestmark = pytest.mark.browser

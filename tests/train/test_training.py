@@ -156,6 +156,18 @@ def test_nothing_to_resume(tmp_path: Path, drawn_manifest: Path, tiny_settings: 
         train(Order(drawn_manifest, tmp_path / "new", tiny_settings, None, resume=True, layers=TINY))
 
 
+def test_resuming_on_another_split_is_refused(
+    tiny_run: Path, drawn_manifest: Path, tiny_settings: TrainSettings, tmp_path: Path
+) -> None:
+    import shutil
+
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    other = drawn_manifest.parent / "other.csv"
+    other.write_text(drawn_manifest.read_text().replace(",val,", ",train,", 1))
+    with pytest.raises(RunError, match="began with manifest sha256"):
+        train(Order(other, run, tiny_settings, None, resume=True, layers=TINY))
+
+
 def test_a_manifest_without_sides_or_files(tmp_path: Path, drawn_folder: Path, tiny_settings: TrainSettings) -> None:
     from tumorlens.data.index import index_folder
     from tumorlens.data.manifest import write_manifest

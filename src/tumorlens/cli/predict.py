@@ -29,12 +29,14 @@ def predict(
         out: Table to write, a row a slice. Bad inputs get a row with the reason.
         model: A bundle folder; the model that comes with tumorlens by default.
         heatmaps: Folder for an overlay PNG and the raw map (.npy, float32, at the picture's size) of each slice.
-        overwrite: Replace a table that is there.
+        overwrite: Replace a table and maps that are there.
     """
     if not inputs:
         raise RunError("no input given; give files or folders")
     if out.exists() and not overwrite:
         raise RunError(f"{out}: already there. Give another --out, or --overwrite to replace it")
+    if heatmaps and heatmaps.is_dir() and any(heatmaps.iterdir()) and not overwrite:
+        raise RunError(f"{heatmaps}: not empty. Give another --heatmaps, or --overwrite to write into it")
     predictor = Predictor(model)
     folder = HeatmapFolder(heatmaps) if heatmaps else None
     counts: Counter[str] = Counter()

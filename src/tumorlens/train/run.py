@@ -58,18 +58,31 @@ def open_run(folder: Path, config: dict[str, Any], resume: bool) -> RunPaths:
     """Make a run folder and write its config, or open one to resume.
 
     Raises:
-        RunError: the folder is in use and `resume` is off, or there is nothing to resume.
+        RunError: the folder is in use and `resume` is off, there is nothing to resume, or the manifest or fold is
+            another than the run began with.
     """
     paths = RunPaths(folder)
     if resume:
         if not paths.config.is_file():
             raise RunError(f"{folder}: nothing to resume ({CONFIG} is missing). Start without --resume")
+        _check_same_data(paths.config, config)
         return paths
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder}: already in use. Continue it with --resume, or give another --out")
     folder.mkdir(parents=True, exist_ok=True)
     paths.config.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return paths
+
+
+def _check_same_data(path: Path, config: dict[str, Any]) -> None:
+    """A run resumed on another split would have learned from patients that it then tests."""
+    began = json.loads(path.read_text(encoding="utf-8"))["manifest"]
+    for key in ("sha256", "fold"):
+        if began[key] != config["manifest"][key]:
+            raise RunError(
+                f"{path}: the run began with manifest {key} {began[key]}, now it is {config['manifest'][key]}. "
+                "Resume with the same manifest and fold, or start a new run folder"
+            )
 
 
 def describe(manifest: Path, settings: TrainSettings, fold: int | None, weights: Path | None) -> dict[str, Any]:

@@ -16,13 +16,14 @@ SUFFIXES = (*picture.SUFFIXES, *dicom.SUFFIXES)
 
 MIN_SIDE = 16
 MAX_PIXELS = 50_000_000
+MAX_FILE_PIXELS = 400_000_000
 
 
-def check_size(path: Path, height: int, width: int) -> None:
+def check_size(path: Path, height: int, width: int, frames: int = 1) -> None:
     """Refuse pictures too small to show anything or too large to be a slice, before they are decoded.
 
     Raises:
-        InputError: a side below 16 pixels, or more than 50 million pixels.
+        InputError: a side below 16 pixels, more than 50 million pixels a slice, or 400 million in one file.
     """
     if min(height, width) < MIN_SIDE:
         raise InputError(
@@ -33,6 +34,11 @@ def check_size(path: Path, height: int, width: int) -> None:
         raise InputError(
             f"{path.name}: {width} x {height} pixels are too many for one slice (at most "
             f"{MAX_PIXELS // 1_000_000} million). Reduce it, or give the slice alone"
+        )
+    if height * width * frames > MAX_FILE_PIXELS:
+        raise InputError(
+            f"{path.name}: {frames} frames of {width} x {height} pixels are too many for one file (at most "
+            f"{MAX_FILE_PIXELS // 1_000_000} million pixels). Give it in parts"
         )
 
 

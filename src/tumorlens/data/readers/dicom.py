@@ -23,7 +23,7 @@ def is_dicom(path: Path) -> bool:
     return head[_PREAMBLE:] == b"DICM" or path.suffix.lower() in SUFFIXES
 
 
-def read(path: Path, check_size: Callable[[Path, int, int], None]) -> list[Slice]:
+def read(path: Path, check_size: Callable[..., None]) -> list[Slice]:
     """Read every frame of a DICOM image.
 
     Raises:
@@ -39,7 +39,7 @@ def read(path: Path, check_size: Callable[[Path, int, int], None]) -> list[Slice
                 f"{path.name}: no picture in it (no PixelData; it may be a report, a directory or a key). "
                 "Give the image objects of the series"
             )
-        check_size(path, int(dataset.Rows), int(dataset.Columns))
+        check_size(path, int(dataset.Rows), int(dataset.Columns), int(dataset.get("NumberOfFrames") or 1))
         frames = _frames(dataset)
     except InvalidDicomError as error:
         raise InputError(f"{path.name}: not a DICOM file ({error})") from error

@@ -14,7 +14,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 
 
-def read(path: Path, check_size: Callable[[Path, int, int], None]) -> Slice:
+def read(path: Path, check_size: Callable[..., None]) -> Slice:
     """Read one picture as grey, upright by its EXIF orientation.
 
     16-bit and floating point greys keep their depth; colours become luminance; transparent parts become black.
@@ -36,9 +36,9 @@ def read(path: Path, check_size: Callable[[Path, int, int], None]) -> Slice:
         ) from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{path.name}: far too many pixels for one slice ({error})") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except Exception as error:  # Pillow's decoders raise many kinds on damaged files; all mean: this one cannot be read
         raise InputError(f"{path.name}: damaged or incomplete ({error}). Copy or export it again") from error
     return Slice(pixels=pixels, source=str(path))
 

@@ -1,0 +1,103 @@
+"""Turn a finished run into the reference bundle: graph, card, model card with figures, licence, tested patients.
+
+    python tools/ship_reference.py RUN LICENCE_OF_WEIGHTS
+
+RUN is a run folder of docs/reproduce.sh; LICENCE_OF_WEIGHTS the text that came with the initial weights. Every figure
+in MODEL_CARD.md is computed here from the run's predictions on its tested patients.
+"""
+
+import shutil
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jinja2
+
+from tumorlens.data.predictions import read_predictions
+from tumorlens.evaluate.bootstrap import PatientBootstrap
+from tumorlens.evaluate.evaluation import evaluate_run
+from tumorlens.evaluate.metrics import auc, collect, tumour_figures
+from tumorlens.evaluate.report import BY_CLASS, OVERALL
+from tumorlens.model.bundle import ONNX, Card, load_card, write_card
+from tumorlens.records import CLASS_TITLES, Estimate, Prediction
+
+REFERENCE = Path(__file__).parent.parent / "src" / "tumorlens" / "reference"
+NAME = "tumorlens-reference-1"
+LICENCE = "Non-commercial use only (LICENSE beside the model)"
+WEIGHTS = "ResNet-50, ImageNet-1k, permute-quantize-finetune `resnet50_large` (decompressed)"
+ORIGINAL = "https://github.com/uber-research/permute-quantize-finetune"
+
+
+def by_source(tested: list[Prediction]) -> dict[str, Estimate]:
+    """What the pooled figures hide: each source on its own."""
+    rows: dict[str, Estimate] = {}
+
+    def part(name: str) -> list[Prediction]:
+        return [item for item in tested if f"/{name}/" in item.source]
+
+    figures = tumour_figures(collect(part("figshare")))
+    rows["figshare, three tumour classes: accuracy"] = figures["accuracy"]
+    rows["figshare, three tumour classes: AUC"] = figures["auc"]
+    tcga = collect(part("tcga_lgg"))
+    none = tcga.classes.index("no_tumor")
+    bootstrap = PatientBootstrap(tcga.groups)
+    rows["tcga_lgg, tumour against none, same scanners: AUC"] = bootstrap.estimate(
+        auc(tcga.labels != none, 1 - tcga.probabilities[:, none])
+    )
+    for name in ("tcga_lgg", "brisc_no_tumor", "kaggle"):
+        answers = collect(part(name))
+        hits = answers.labels == answers.predicted
+        rows[f"{name}: accuracy"] = PatientBootstrap(answers.groups).estimate(
+            lambda weights, hits=hits: float(weights @ hits / max(weights.sum(), 1))
+        )
+    return rows
+
+
+def main(run: Path, licence: Path) -> None:
+    """Write everything below src/tumorlens/reference."""
+    evaluation = evaluate_run(run)
+    tested = [item for item in read_predictions(run / "predictions.csv") if item.split == "test"]
+    trained: Card = load_card(run / "bundle", needs=ONNX)
+    REFERENCE.mkdir(exist_ok=True)
+    shutil.copy(run / "bundle" / ONNX, REFERENCE / ONNX)
+    card = trained.model_copy(
+        update={"name": NAME, "licence": LICENCE, "initial_weights": f"{WEIGHTS}, {ORIGINAL}", "files": {}}
+    )
+    write_card(REFERENCE, card)
+    groups = sorted(
+        {item.patient_group for item in tested if item.patient_group.split(":")[0] in ("figshare", "tcga_lgg")}
+    )
+    (REFERENCE / "TESTED_PATIENTS.txt").write_text("\n".join(groups) + "\n", encoding="utf-8")
+    today = datetime.now(UTC).date().isoformat()
+    notice = (
+        f"NOTICE. model.onnx is a derivative of {WEIGHTS.replace('`', '')}, {ORIGINAL}.\n"
+        f"It was changed: decompressed, batch norms split again, and fine-tuned on brain MRI slices by the tumorlens "
+        f"authors; date of the change: {today}.\nThe Work is available under the licence below, which applies to the "
+        "derivative as well: no commercial use. Data sets and their licences are named in MODEL_CARD.md.\n"
+        "The tumorlens code is not affected; it is under the MIT licence of the repository.\n\n"
+    )
+    (REFERENCE / "LICENSE").write_text(notice + licence.read_text(encoding="utf-8"), encoding="utf-8")
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((Path(__file__).parent / "MODEL_CARD.md.jinja").read_text(encoding="utf-8"))
+    table = evaluation.tables["test"]
+    page = template.render(
+        name=NAME,
+        date=today,
+        weights=WEIGHTS,
+        original=ORIGINAL,
+        card=card,
+        trained=trained.training_data["slices"],
+        sides={name: part.overall["accuracy"] for name, part in evaluation.tables.items()},
+        overall=[(title, [part.overall[key] for part in evaluation.tables.values()]) for key, title in OVERALL.items()],
+        tumours=evaluation.tumours,
+        heads=list(BY_CLASS.values()),
+        by_class=[(CLASS_TITLES[key], [row[head] for head in BY_CLASS]) for key, row in table.by_class.items()],
+        sources=by_source(tested),
+        classes=table.classes,
+        confusion=table.confusion.tolist(),
+    )
+    (REFERENCE / "MODEL_CARD.md").write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

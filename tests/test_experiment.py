@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from tests.conftest import TINY
 
 pytest.importorskip("torch", reason="training needs the extra `train`")

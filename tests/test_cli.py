@@ -118,6 +118,23 @@ def test_evaluate_export_and_errors(tiny_run: Path, tmp_path: Path, capsys: pyte
     assert "no predictions there" in capsys.readouterr().err
 
 
+def test_unwritable_paths_and_forbidden_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "a.png").write_text("")
+    assert main(["predict", str(tmp_path / "a.png"), "--out", str(tmp_path / "file" / "x.csv")]) == 1
+    assert "Check the path" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["train", "m.csv", "--out", "r", "--finetune.first-layer", "layer9"])
+    capsys.readouterr()
+    assert main(["train", "m.csv", "--out", "r", "--batch-size", "1"]) == 1
+    assert "batch-size 1 is not allowed" in capsys.readouterr().err
+
+
+def test_folds_by_slice_are_refused(drawn_manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "split", str(drawn_manifest), "--folds", "3", "--by-slice"]) == 1
+    assert "--by-slice makes train, val and test only" in capsys.readouterr().err
+
+
 def test_train_refuses_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", str(tmp_path / "m.csv"), "--out", str(tmp_path / "r"), "--weights", str(tmp_path / "w")]) == 1
     assert "no such manifest" in capsys.readouterr().err

@@ -65,7 +65,6 @@ def load_predictor(folder: str) -> Predictor:
     return Predictor(Path(folder))
 
 
-@st.cache_data(max_entries=8, show_spinner=False)
 def read_upload(data: bytes, name: str) -> list[Slice]:
     """The slices of an uploaded file; it lies on disk only while it is read, and its name is never a path.
 
@@ -73,12 +72,13 @@ def read_upload(data: bytes, name: str) -> list[Slice]:
         TumorlensError: the file cannot be used.
     """
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "upload"
+        suffix = Path(name).suffix.lower()
+        path = Path(folder) / f"upload{suffix if suffix in SUFFIXES else ''}"
         path.write_bytes(data)
         try:
             return [Slice(item.pixels, name, item.frame) for item in read_slices(path)]
         except TumorlensError as error:
-            raise TumorlensError(str(error).replace("upload", name, 1)) from error
+            raise TumorlensError(str(error).replace(path.name, name, 1)) from error
 
 
 def _choose() -> tuple[list[Slice], str, str]:

@@ -14,6 +14,7 @@ from tumorlens.model.bundle import load_card, write_card
 from tumorlens.records import CLASSES, Prediction
 from tumorlens.runtime.export import export_bundle
 from tumorlens.train.recipe import Order, Reporter, train
+from tumorlens.train.run import check_same, describe
 
 
 def run_experiment(order: Order, reporter: Reporter) -> Evaluation:
@@ -57,9 +58,10 @@ def cross_validate(order: Order, reporter: Reporter, folds: Sequence[int] = ()) 
 
     Raises:
         SplitError: the manifest has no folds.
+        RunError: a fold that is there was trained on other data, settings or weights.
     """
-    known = sorted({int(sample.fold) for sample in read_manifest(order.manifest) if sample.fold})
-    chosen = list(folds) or known
+    known = sorted({int(sample.fold) for sample in read_manifest(order.manifest) if sample.fold.isdigit()})
+    chosen = sorted(set(folds)) or known
     if not known or not set(chosen) <= set(known):
         raise SplitError(
             f"{order.manifest}: folds there are {known or 'none'}, wanted {chosen or 'all'}. "
@@ -68,10 +70,12 @@ def cross_validate(order: Order, reporter: Reporter, folds: Sequence[int] = ()) 
     pooled: list[Prediction] = []
     for fold in chosen:
         run = order.out / f"fold{fold}"
+        began = (run / "config.json").is_file()
+        if began:
+            check_same(run, describe(order.manifest, order.settings, fold, order.weights))
         if not (run / "metrics.json").is_file():
             reporter.message(f"fold {fold}")
-            resume = (run / "config.json").is_file()
-            run_experiment(dataclasses.replace(order, out=run, fold=fold, resume=resume), reporter)
+            run_experiment(dataclasses.replace(order, out=run, fold=fold, resume=began), reporter)
         pooled += [item for item in read_predictions(run / "predictions.csv") if item.split == "test"]
     write_predictions(pooled, order.out / "predictions.csv", CLASSES)
     return evaluate_folder(order.out)

@@ -190,3 +190,67 @@ def test_real_figshare_and_tcga_counts() -> None:
     assert all(bool(s.mask) == (s.label == "glioma") for s in tcga)
     divided = split_folds([*figshare, *tcga], 5, 0)
     assert patients_on_two_sides(divided) == []
+
+
+def test_regrouping_replaces_what_was_formed_before(samples: list[Sample]) -> None:
+    bare = [replace(s, patient_id="", patient_group="") for s in samples[:6]]
+    again = fill_groups(fill_groups(bare), [0, 0, 0, 1, 1, 1])
+    assert [s.patient_group for s in again] == ["similar:0"] * 3 + ["similar:1"] * 3
+
+
+def test_a_copy_without_an_id_joins_its_patient(samples: list[Sample]) -> None:
+    copy = replace(samples[0], path="elsewhere.png", patient_id="", patient_group="")
+    assert fill_groups([*samples, copy])[-1].patient_group == samples[0].patient_group
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.4, 64), (0.3, 48), (0.1, 16), (0.7, 112)])
+def test_shares_are_met(samples: list[Sample], share: float, expected: int) -> None:
+    divided = split_shares(samples, 0.1, share, 0)
+    assert abs(sum(s.split == "test" for s in divided) - expected) <= 8
+
+
+def test_too_many_folds_for_a_class(samples: list[Sample]) -> None:
+    with pytest.raises(SplitError, match="10 patient group"):
+        split_folds(samples, 12, 0)
+
+
+def test_dicom_files_bring_their_patient(tmp_path: Path) -> None:
+    import pydicom
+    from pydicom.data import get_testdata_file
+
+    dataset = pydicom.dcmread(str(get_testdata_file("MR_small.dcm", download=False)))
+    (tmp_path / "glioma").mkdir()
+    for number, patient in enumerate(["Jane", "Jane", "John"]):
+        dataset.PatientID = patient
+        dataset.save_as(tmp_path / "glioma" / f"1.2.840.{number}")
+    found = index_folder(tmp_path, tmp_path).samples
+    assert len(found) == 3
+    assert found[0].patient_group == found[1].patient_group != found[2].patient_group
+    assert not any("Jane" in s.patient_id + s.patient_group for s in found)
+
+
+def test_blank_and_many_framed_files_are_left_out(tmp_path: Path) -> None:
+    put(tmp_path / "glioma" / "good.png")
+    Image.fromarray(np.full((50, 50), 9, dtype=np.uint8)).save(tmp_path / "glioma" / "blank.png")
+    pages = [Image.fromarray(draw_head("glioma", 0, n)) for n in range(3)]
+    pages[0].save(tmp_path / "glioma" / "pages.tif", save_all=True, append_images=pages[1:])
+    found = index_folder(tmp_path, tmp_path)
+    assert [s.path for s in found.samples] == ["glioma/good.png"]
+    assert "every pixel has the value 9" in found.skipped[0] and "3 frames" in found.skipped[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [(b"image,label\na.png\n", "label ''"), ("image,label\nKöpfe.png,glioma\n".encode("latin-1"), "not UTF-8"),
+     (b"image,label\na.png,cat\n", "label 'cat'"), (b"picture\n", "columns missing")],
+)  # fmt: skip
+def test_malformed_index_files(tmp_path: Path, text: bytes, says: str) -> None:
+    (tmp_path / "index.csv").write_bytes(text)
+    with pytest.raises(ManifestError, match=says):
+        index_folder(tmp_path, tmp_path)
+
+
+def test_excel_marks_are_no_column_names(tmp_path: Path) -> None:
+    put(tmp_path / "a.png")
+    (tmp_path / "index.csv").write_text("image,label\na.png,glioma\n", encoding="utf-8-sig")
+    assert len(index_folder(tmp_path, tmp_path).samples) == 1

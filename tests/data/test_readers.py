@@ -87,6 +87,11 @@ def bad_huge(path: Path) -> None:
     )
 
 
+def bad_thin(path: Path) -> None:
+    """Few pixels, but a square around it would not fit into memory."""
+    Image.new("1", (60000, 16)).save(path, "PNG")
+
+
 def bad_medium(path: Path) -> None:
     """Above this project's limit, below the one that Pillow refuses by itself."""
     Image.new("1", (9000, 9000)).save(path, "PNG")
@@ -101,6 +106,7 @@ def bad_medium(path: Path) -> None:
         (bad_tiny, "1 x 1 pixels are too few"),
         (bad_huge, "too many"),
         (bad_medium, "9000 x 9000 pixels are too many"),
+        (bad_thin, "60000 x 16 pixels are too many"),
     ],
 )
 def test_bad_pictures_get_a_sentence(tmp_path: Path, make, says: str) -> None:
@@ -143,6 +149,20 @@ def test_dicom_rescale_and_monochrome1(tmp_path: Path) -> None:
     dataset.save_as(tmp_path / "inverted.dcm")
     values = stored * 2 - 7
     assert np.allclose(read_one(tmp_path / "inverted.dcm"), values.max() - values)
+
+
+def test_every_page_of_a_tiff(tmp_path: Path) -> None:
+    pages = [GREY, GREY[::-1], GREY // 2]
+    first, *rest = [Image.fromarray(page) for page in pages]
+    first.save(tmp_path / "pages.tif", save_all=True, append_images=rest)
+    slices = read_slices(tmp_path / "pages.tif")
+    assert [item.frame for item in slices] == [0, 1, 2]
+    assert all(np.array_equal(item.pixels, page) for item, page in zip(slices, pages, strict=True))
+
+
+def test_a_picture_named_dicom(tmp_path: Path) -> None:
+    Image.fromarray(GREY).save(tmp_path / "really.dcm", "PNG")
+    assert np.array_equal(read_one(tmp_path / "really.dcm"), GREY)
 
 
 def test_multiframe_dicom_gives_every_frame(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_predictions_round_trip(tmp_path: Path) -> None:
     assert [(r.source, r.status, r.label, r.message, r.predicted) for r in read] == [
         (w.source, w.status, w.label, w.message, w.predicted) for w in written
     ]
-    assert np.allclose(read[0].probabilities, written[0].probabilities, atol=1e-6)
+    assert np.allclose(read[0].probabilities, written[0].probabilities, rtol=1e-8, atol=0)
     assert np.isnan(read[-1].confidence)
 
 

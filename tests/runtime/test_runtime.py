@@ -29,6 +29,12 @@ def test_openvino_and_onnxruntime_agree_with_torch(tiny_run: Path, predictor: Pr
         logits = network.classify(network.pool(values)).numpy()
         evidence = network.evidence(values).numpy()
     found_logits, found_evidence = predictor._run(images)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(tiny_run / "bundle" / "model.onnx", providers=["CPUExecutionProvider"])
+    other_logits, other_evidence = session.run(["logits", "evidence"], {"images": images})
+    assert np.allclose(found_logits, other_logits, atol=1e-3)
+    assert np.allclose(found_evidence, other_evidence, atol=1e-3)
     # Weights are stored in 16 bit: agreement to their precision.
     assert np.allclose(found_logits, logits, atol=2e-2 * np.abs(logits).max())
     assert np.allclose(found_evidence, evidence, atol=2e-2 * np.abs(evidence).max())
@@ -66,6 +72,17 @@ def test_a_blank_slice_costs_only_itself(predictor: Predictor) -> None:
     assert [a.prediction.status for a in answers] == ["ok", "error", "ok"]
     assert "every pixel has the value 0" in answers[1].prediction.message
     assert answers[1].evidence is None
+
+
+def test_one_predictor_serves_many_threads(predictor: Predictor) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    made = slices(6)
+    alone = [predictor.predict([item])[0].prediction.probabilities for item in made]
+    with ThreadPoolExecutor(4) as pool:
+        crowd = list(pool.map(lambda n: predictor.predict([made[n % 6]])[0].prediction.probabilities, range(60)))
+    for number, found in enumerate(crowd):
+        assert np.allclose(found, alone[number % 6], atol=1e-5)
 
 
 def test_nothing_in_nothing_out(predictor: Predictor) -> None:

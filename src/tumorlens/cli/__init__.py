@@ -17,6 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 when everything went well; 1 when an input or the call was wrong; 130 after Ctrl-C.
     """
     import tyro
+    from pydantic import ValidationError
 
     from tumorlens.cli.terminal import fail
 
@@ -33,6 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             answer = tyro.extras.subcommand_cli_from_dict(commands(given), prog=PROG, description=ABOUT, args=given)
     except TumorlensError as error:
         return fail(str(error))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]).replace("_", "-")
+        return fail(f"--{where} {first['input']!r} is not allowed: {first['msg']}")
+    except OSError as error:
+        return fail(f"{error.filename or 'file'}: {error.strerror or error}. Check the path and its permissions")
     except KeyboardInterrupt:
         fail("interrupted; what was done is kept")
         return 130

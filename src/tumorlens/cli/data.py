@@ -70,8 +70,10 @@ def split(
     """
     if keep_similar and not group_by_similarity:
         raise ManifestError("--keep-similar needs --group-by-similarity, which finds the near copies")
+    if folds and by_slice:
+        raise ManifestError("--by-slice makes train, val and test only: folds are for figures that stand")
     samples = _grouped(read_manifest(manifest), manifest.parent, group_by_similarity, keep_similar)
-    divided = split_folds(samples, folds, seed, by_slice) if folds else split_shares(samples, val, test, seed, by_slice)
+    divided = split_folds(samples, folds, seed) if folds else split_shares(samples, val, test, seed, by_slice)
     write_manifest(divided, manifest)
     sides = Counter(sample.split or f"fold {sample.fold}" for sample in divided)
     for side, count in sorted(sides.items()):

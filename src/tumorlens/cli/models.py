@@ -108,7 +108,7 @@ def evaluate(run: Positional[Path], /) -> int:
     """Evaluate the predictions of a run: tables here, metrics.json and report.html in the folder.
 
     Args:
-        run: A folder with predictions.csv, made by train or crossval, or by predict on labelled images.
+        run: A run folder made by train or crossval; of predictions.csv the label and patient_group columns are used.
     """
     from tumorlens.experiment import evaluate_folder
 

@@ -41,7 +41,7 @@ def predict(
     folder = HeatmapFolder(heatmaps) if heatmaps else None
     counts: Counter[str] = Counter()
     out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("w", encoding="utf-8", newline="") as file, progress_bar() as bar:
+    with out.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file, progress_bar() as bar:
         writer = PredictionWriter(file, predictor.classes)
         for batch in explain_paths(inputs, predictor, lambda done, n: bar.update("predicting", done, n)):
             writer.write(item.answer.prediction for item in batch)
@@ -64,5 +64,7 @@ def app() -> int:
 
     import tumorlens.app
 
-    sys.argv = ["streamlit", "run", str(tumorlens.app.__file__)]
+    # Started anywhere, it keeps what .streamlit/config.toml promises: to itself, and without telemetry.
+    quiet = ["--browser.gatherUsageStats=false", "--server.address=localhost", "--server.maxUploadSize=100"]
+    sys.argv = ["streamlit", "run", str(tumorlens.app.__file__), *quiet]
     return int(streamlit_cli.main() or 0)

@@ -1,13 +1,17 @@
 """Find the labelled images of a folder, in the layouts that people have."""
 
 import csv
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tumorlens.config import PreprocessSettings
 from tumorlens.data.manifest import file_hash
-from tumorlens.data.readers import SUFFIXES, read_slices
+from tumorlens.data.preprocess import prepare
+from tumorlens.data.readers import images_below, read_slices
+from tumorlens.data.readers.dicom import is_dicom, patient_of
 from tumorlens.errors import InputError, ManifestError
 from tumorlens.records import CLASSES, Sample
 
@@ -98,8 +102,12 @@ def _source_name(folder: Path) -> str:
 
 
 def _from_csv(folder: Path) -> Iterator[Found]:
-    with (folder / "index.csv").open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
+    try:
+        text = (folder / "index.csv").read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{folder / 'index.csv'}: not UTF-8 ({error}). Save it as CSV UTF-8") from error
+    with io.StringIO(text, newline="") as file:
+        reader = csv.DictReader(file, restval="")
         missing = {"image", "label"} - set(reader.fieldnames or [])
         if missing:
             raise ManifestError(
@@ -136,22 +144,27 @@ def _from_folders(folder: Path) -> Iterator[Found]:
 
 
 def _files(folder: Path, label: str) -> Iterator[Found]:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix.lower() in SUFFIXES:
-            yield Found(path, label)
+    for path in images_below(folder):
+        yield Found(path, label)
 
 
 def _sample(item: Found, relative_to: Path, source: str) -> Sample:
-    height, width = read_slices(item.path)[0].pixels.shape
+    slices = read_slices(item.path)
+    if len(slices) > 1:
+        raise InputError(f"{item.path.name}: {len(slices)} frames in one file; training takes single slices. Split it")
+    prepare(slices[0], PreprocessSettings())  # what cannot be prepared, say a blank slice, cannot be learned from
+    height, width = slices[0].pixels.shape
+    patient = item.patient_id or (patient_of(item.path) if is_dicom(item.path) else "")
+    group = item.patient_group or patient
     if item.mask is not None and not item.mask.is_file():
         raise InputError(f"{item.path.name}: its mask {item.mask} is missing. Mend the index or leave the mask out")
     base = relative_to.resolve()
     # Prefixed: two sources may number their patients alike.
-    group = f"{source}:{item.patient_group}" if item.patient_group else ""
+    group = f"{source}:{group}" if group else ""
     return Sample(
         path=os.path.relpath(item.path.resolve(), base),
         label=item.label,
-        patient_id=item.patient_id,
+        patient_id=patient,
         patient_group=group,
         source=source,
         mask=os.path.relpath(item.mask.resolve(), base) if item.mask else "",

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import hashlib
+import io
 import os
 import tempfile
 from collections.abc import Sequence
@@ -44,8 +45,12 @@ def read_manifest(path: Path) -> list[Sample]:
     """
     if not path.is_file():
         raise ManifestError(f"{path}: no such manifest. Make one with `tumorlens data index FOLDER --out {path}`")
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: not UTF-8 ({error}). Save it as CSV UTF-8") from error
+    with io.StringIO(text, newline="") as file:
+        reader = csv.DictReader(file, restval="")
         missing = [name for name in REQUIRED if name not in (reader.fieldnames or [])]
         if missing:
             raise ManifestError(

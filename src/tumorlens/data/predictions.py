@@ -28,8 +28,8 @@ class PredictionWriter:
             answered = item.probabilities or [None] * self._width
             self._writer.writerow([
                 item.source, item.frame, item.status, item.predicted,
-                "" if math.isnan(item.confidence) else f"{item.confidence:.6f}",
-                *("" if p is None else f"{p:.6f}" for p in answered),
+                "" if math.isnan(item.confidence) else f"{item.confidence:.9g}",
+                *("" if p is None else f"{p:.9g}" for p in answered),
                 " ".join(item.label_set), item.message, item.label, item.patient_group, item.split,
             ])  # fmt: skip
         self._file.flush()
@@ -38,7 +38,7 @@ class PredictionWriter:
 def write_predictions(predictions: Sequence[Prediction], path: Path, classes: Sequence[str]) -> None:
     """Write a whole predictions.csv, replacing what was there only when it is complete."""
     temporary = path.with_suffix(".part")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
+    with temporary.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file:
         PredictionWriter(file, classes).write(predictions)
     temporary.replace(path)
 
@@ -51,15 +51,18 @@ def read_predictions(path: Path) -> list[Prediction]:
     """
     if not path.is_file():
         raise RunError(f"{path}: no predictions there. Give a run folder made by `tumorlens train`")
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, restval="")
         classes = tuple(name[2:] for name in reader.fieldnames or [] if name.startswith("p_"))
         if not classes or "input" not in (reader.fieldnames or []):
             raise RunError(f"{path}: not a table of predictions; columns are {reader.fieldnames}")
         try:
-            return [_prediction(row, classes) for row in reader]
+            found = [_prediction(row, classes) for row in reader]
         except (KeyError, ValueError) as error:
             raise RunError(f"{path}: malformed row ({type(error).__name__}: {error})") from error
+    if not found:
+        raise RunError(f"{path}: no rows in it. Predict or train first")
+    return found
 
 
 def _prediction(row: dict[str, str], classes: tuple[str, ...]) -> Prediction:

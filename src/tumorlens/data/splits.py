@@ -1,6 +1,7 @@
 """Splits that keep a patient on one side."""
 
 import dataclasses
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -9,21 +10,26 @@ import numpy as np
 from tumorlens.errors import SplitError
 from tumorlens.records import Sample
 
+FINEST = 20  # parts at the most that a share is made up of
+
 
 def fill_groups(samples: Sequence[Sample], similar: Sequence[int] | None = None) -> list[Sample]:
-    """Give images without a patient group one: their similarity cluster if known, else their identical file.
+    """Give images without a patient id a group: a patient's where the file is one of theirs, else its similarity
+    cluster if known, else the identical file.
 
     Args:
-        samples: rows of a manifest; those with a patient group are returned as they are.
+        samples: rows of a manifest; those with a patient id are returned as they are. Groups that were formed
+            before for want of an id are formed anew.
         similar: a cluster number for each sample, from `similarity_groups`.
     """
+    owner = {sample.sha256: sample.patient_group for sample in samples if sample.patient_id}
     filled = []
     for number, sample in enumerate(samples):
-        if sample.patient_group:
+        if sample.patient_id:
             filled.append(sample)
             continue
-        name = f"similar:{similar[number]}" if similar else f"file:{sample.sha256[:16]}"
-        filled.append(dataclasses.replace(sample, patient_group=name))
+        formed = f"similar:{similar[number]}" if similar else f"file:{sample.sha256[:16]}"
+        filled.append(dataclasses.replace(sample, patient_group=owner.get(sample.sha256, formed)))
     return filled
 
 
@@ -42,7 +48,7 @@ def thin_clusters(samples: Sequence[Sample], similar: Sequence[int], most: int) 
     return keep
 
 
-def split_folds(samples: Sequence[Sample], folds: int, seed: int, by_slice: bool = False) -> list[Sample]:
+def split_folds(samples: Sequence[Sample], folds: int, seed: int) -> list[Sample]:
     """Write a fold number, "0" to "folds - 1", into every sample: stratified by class and source, by patient.
 
     Raises:
@@ -50,7 +56,8 @@ def split_folds(samples: Sequence[Sample], folds: int, seed: int, by_slice: bool
     """
     if folds < 2:
         raise SplitError(f"folds = {folds}: at least 2 are needed")
-    numbers = _assign(samples, folds, seed, by_slice)
+    _check_groups(samples, folds, by_slice=False)
+    numbers = _assign(samples, folds, seed, by_slice=False)
     return [dataclasses.replace(s, fold=str(n), split="") for s, n in zip(samples, numbers, strict=True)]
 
 
@@ -99,21 +106,28 @@ def patients_on_two_sides(samples: Sequence[Sample]) -> list[str]:
 
 
 def _side(samples: Sequence[Sample], share: float, seed: int, by_slice: bool) -> list[bool]:
-    """Mark about `share` of the samples: one of `1 / share` equal folds."""
-    folds = max(round(1 / share), 2)
-    return [number == 0 for number in _assign(samples, folds, seed, by_slice)]
+    """Mark about `share` of the samples: some of the fewest equal folds that make the share up."""
+    groups = len(set(_groups(samples, by_slice)))
+    exact = (k for k in range(2, FINEST) if round(share * k) >= 1 and abs(share * k - round(share * k)) < 1e-6)
+    folds = min(next(exact, FINEST), groups)
+    wanted = max(round(share * folds), 1)
+    return [number < wanted for number in _assign(samples, folds, seed, by_slice)]
 
 
 def _assign(samples: Sequence[Sample], folds: int, seed: int, by_slice: bool) -> list[int]:
     from sklearn.model_selection import StratifiedGroupKFold
 
-    _check_groups(samples, min(folds, 2) if folds > 5 else folds, by_slice)
     strata = np.array([f"{sample.label}|{sample.source}" for sample in samples])
     groups = np.array(_groups(samples, by_slice))
     numbers = np.zeros(len(samples), dtype=int)
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
-    for number, (_, held_out) in enumerate(splitter.split(np.zeros(len(samples)), strata, groups)):
-        numbers[held_out] = number
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # small strata are allowed; classes are checked before
+            for number, (_, held_out) in enumerate(splitter.split(np.zeros(len(samples)), strata, groups)):
+                numbers[held_out] = number
+    except ValueError as error:
+        raise SplitError(f"{len(set(groups))} patient groups cannot be divided into {folds} parts ({error})") from error
     return [int(number) for number in numbers]
 
 

@@ -132,7 +132,7 @@ def _warnings(predictions: Sequence[Prediction], answers: dict[str, Answers]) ->
     unknown = {g for part in answers.values() for g in part.groups if g.startswith(("similar:", "file:"))}
     if unknown:
         found.append(
-            f"{len(unknown)} groups stand for images without a patient id, formed from the pixels: slices of one "
+            f"{len(unknown)} groups stand for images without a patient id, formed from copies: other slices of one "
             "person may be on two sides, so figures of these images are optimistic."
         )
     return found

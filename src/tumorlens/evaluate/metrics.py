@@ -56,7 +56,9 @@ def collect(predictions: Sequence[Prediction]) -> Answers:
     """
     usable = [item for item in predictions if item.status == "ok" and item.label]
     if not usable:
-        raise RunError("no labelled, answered predictions to evaluate. Predict on a manifest with labels first")
+        raise RunError(
+            "no labelled, answered predictions to evaluate. Give a run folder, whose predictions have a label column"
+        )
     classes = usable[0].classes
     unknown = sorted({item.label for item in usable} - set(classes))
     if unknown:

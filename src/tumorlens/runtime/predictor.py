@@ -80,7 +80,8 @@ class Predictor:
         return [answer for answer in answers if answer is not None]
 
     def _run(self, images: Float32) -> tuple[Float32, Float32]:
-        result = self._compiled(images)
+        # A request of its own for each call: one predictor serves all sessions of the app at once.
+        result = self._compiled.create_infer_request().infer(images)
         return np.array(result["logits"]), np.array(result["evidence"])
 
     def _check_claims(self, folder: Path) -> None:

@@ -29,7 +29,7 @@ from tumorlens.train.checkpoint import Progress, load_checkpoint, save_checkpoin
 from tumorlens.train.device import choose_device, choose_precision
 from tumorlens.train.loop import Hooks, LoopSettings, run_loop
 from tumorlens.train.run import RunPaths, describe, open_run
-from tumorlens.train.tasks import Computer, FineTuneTask, HeadTask, class_weights
+from tumorlens.train.tasks import Computer, FineTuneTask, HeadTask, class_weights, mix_seed
 
 VAL_SHARE = 0.125  # of the patients that are not tested, where the manifest has folds
 
@@ -73,19 +73,21 @@ def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
     reporter = reporter or Reporter()
     settings = order.settings
     samples = _sides(order)
-    network = TumorNet(len(CLASSES), settings.dropout, order.layers)
+    device = choose_device(settings.device)
+    precision = choose_precision(settings.precision, device)
+    with torch.random.fork_rng(devices=[]):  # new layers are drawn from the seed; the caller's state stays
+        torch.manual_seed(mix_seed(settings.seed, 0))
+        network = TumorNet(len(CLASSES), settings.dropout, order.layers)
     if order.weights is not None:
         load_backbone(network, order.weights)
-    config = describe(order.manifest, settings, order.fold, order.weights)
-    paths = open_run(order.out, config, order.resume)
     dataset = load_dataset(
         samples,
         order.manifest.parent,
         settings.preprocess,
         lambda done, n: reporter.progress("reading", done, n),
     )
-    device = choose_device(settings.device)
-    precision = choose_precision(settings.precision, device)
+    config = describe(order.manifest, settings, order.fold, order.weights)
+    paths = open_run(order.out, config, order.resume)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     computer = Computer(network, device, precision)
     _announce(dataset, settings, device, precision, reporter)

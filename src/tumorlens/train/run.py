@@ -15,6 +15,7 @@ from tumorlens.errors import RunError
 
 CONFIG = "config.json"
 SCHEMA_VERSION = 1
+PLACE = ("device", "precision")  # settings that say where to compute, not what to learn
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,14 @@ def open_run(folder: Path, config: dict[str, Any], resume: bool) -> RunPaths:
     """Make a run folder and write its config, or open one to resume.
 
     Raises:
-        RunError: the folder is in use and `resume` is off, there is nothing to resume, or the manifest or fold is
-            another than the run began with.
+        RunError: the folder is in use and `resume` is off, there is nothing to resume, or the data, settings or
+            weights are others than the run began with.
     """
     paths = RunPaths(folder)
     if resume:
         if not paths.config.is_file():
             raise RunError(f"{folder}: nothing to resume ({CONFIG} is missing). Start without --resume")
-        _check_same_data(paths.config, config)
+        check_same(folder, config)
         return paths
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder}: already in use. Continue it with --resume, or give another --out")
@@ -74,14 +75,30 @@ def open_run(folder: Path, config: dict[str, Any], resume: bool) -> RunPaths:
     return paths
 
 
-def _check_same_data(path: Path, config: dict[str, Any]) -> None:
-    """A run resumed on another split would have learned from patients that it then tests."""
-    began = json.loads(path.read_text(encoding="utf-8"))["manifest"]
-    for key in ("sha256", "fold"):
-        if began[key] != config["manifest"][key]:
+def check_same(folder: Path, config: dict[str, Any]) -> None:
+    """Make sure that a run was begun with the data, settings and weights that are given now.
+
+    A run resumed on another split would have learned from patients that it then tests.
+
+    Raises:
+        RunError: they differ; what differs is named.
+    """
+    path = folder / CONFIG
+    try:
+        began = json.loads(path.read_text(encoding="utf-8"))
+        pairs = [
+            ("manifest", began["manifest"]["sha256"], config["manifest"]["sha256"]),
+            ("fold", began["manifest"]["fold"], config["manifest"]["fold"]),
+            ("initial weights", began["initial_weights"], config["initial_weights"]),
+            *((key, began["settings"][key], config["settings"][key]) for key in config["settings"] if key not in PLACE),
+        ]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: damaged or of another version ({error}). Start a new run folder") from error
+    for name, before, now in pairs:
+        if before != now:
             raise RunError(
-                f"{path}: the run began with manifest {key} {began[key]}, now it is {config['manifest'][key]}. "
-                "Resume with the same manifest and fold, or start a new run folder"
+                f"{folder}: the run began with {name} = {before}, now it is {now}. "
+                "Continue with the same, or start a new run folder"
             )
 
 

@@ -82,7 +82,7 @@ class HeadTask:
 
     def loss(self, epoch: int, step: int) -> torch.Tensor:
         """Loss of one batch of cached features."""
-        seed = _seed(self._settings.seed, 1, epoch)
+        seed = mix_seed(self._settings.seed, 1, epoch)
         index = list(self._train.batches(self._settings.batch_size, seed))[step]
         features = self._features[index].to(self._computer.device)
         labels = self._train.labels[index].to(self._computer.device)
@@ -116,10 +116,10 @@ class FineTuneTask:
         """Loss of one batch, augmented from (seed, epoch, step) alone."""
         settings, computer = self._settings, self._computer
         if self._order[0] != epoch:
-            shuffled = self._train.batches(settings.batch_size, _seed(settings.seed, 2, epoch), drop_last=True)
+            shuffled = self._train.batches(settings.batch_size, mix_seed(settings.seed, 2, epoch), drop_last=True)
             self._order = (epoch, list(shuffled))
         index = self._order[1][step]
-        seed = _seed(settings.seed, 3, epoch, step)
+        seed = mix_seed(settings.seed, 3, epoch, step)
         plan = augment.draw(len(index), settings.augment, torch.Generator().manual_seed(seed))
         images = augment.apply(computer.pictures(self._train, index), plan, self._sizes[epoch])
         train_mode(computer.network, self._frozen)
@@ -141,6 +141,6 @@ def _criterion(computer: Computer, train: SliceDataset, settings: TrainSettings)
     return torch.nn.CrossEntropyLoss(weight=weights, label_smoothing=settings.label_smoothing)
 
 
-def _seed(*parts: int) -> int:
+def mix_seed(*parts: int) -> int:
     """One seed from several numbers, well mixed."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))

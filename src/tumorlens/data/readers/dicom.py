@@ -1,5 +1,6 @@
 """DICOM images: single and multi-frame, rescaled, bright meaning bright."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,29 @@ _PREAMBLE = 128
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether the file carries DICOM's mark after its preamble, or is named as DICOM."""
+    """Whether the file carries DICOM's mark after its preamble."""
     try:
         with path.open("rb") as file:
             head = file.read(_PREAMBLE + 4)
     except OSError:
         return False
-    return head[_PREAMBLE:] == b"DICM" or path.suffix.lower() in SUFFIXES
+    return head[_PREAMBLE:] == b"DICM"
+
+
+def patient_of(path: Path) -> str:
+    """A stable name for the patient of a DICOM file, or an empty string where the header has none.
+
+    It is a hash of the PatientID, so that a manifest carries no identity.
+    """
+    import pydicom
+
+    try:
+        patient = str(
+            pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"]).get("PatientID") or ""
+        )
+    except Exception:  # a header that cannot be read names nobody; reading the pixels will say what is wrong
+        return ""
+    return f"dicom-{hashlib.sha256(patient.encode()).hexdigest()[:16]}" if patient else ""
 
 
 def read(path: Path, check_size: Callable[..., None]) -> list[Slice]:

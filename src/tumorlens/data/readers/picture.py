@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
 from tumorlens.errors import InputError
 from tumorlens.records import Float32, Slice
@@ -14,8 +14,12 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 
 
-def read(path: Path, check_size: Callable[..., None]) -> Slice:
-    """Read one picture as grey, upright by its EXIF orientation.
+class NotAPictureError(InputError):
+    """The content is of no picture format that is read here."""
+
+
+def read(path: Path, check_size: Callable[..., None]) -> list[Slice]:
+    """Read a picture, or every page of one, as grey, upright by its EXIF orientation.
 
     16-bit and floating point greys keep their depth; colours become luminance; transparent parts become black.
 
@@ -27,10 +31,10 @@ def read(path: Path, check_size: Callable[..., None]) -> Slice:
             # check_size gives the limit in one place; Pillow's own warning would only repeat it.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
-                check_size(path, image.height, image.width)
-                pixels = _grey(ImageOps.exif_transpose(image))
+                check_size(path, image.height, image.width, getattr(image, "n_frames", 1))
+                pages = [_grey(ImageOps.exif_transpose(page)) for page in ImageSequence.Iterator(image)]
     except UnidentifiedImageError as error:
-        raise InputError(
+        raise NotAPictureError(
             f"{path.name}: not a picture that can be read; allowed are {', '.join(FORMATS)} and DICOM. "
             "Its content decides, not its name"
         ) from error
@@ -40,7 +44,7 @@ def read(path: Path, check_size: Callable[..., None]) -> Slice:
         raise
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files; all mean: this one cannot be read
         raise InputError(f"{path.name}: damaged or incomplete ({error}). Copy or export it again") from error
-    return Slice(pixels=pixels, source=str(path))
+    return [Slice(pixels=pixels, source=str(path), frame=number) for number, pixels in enumerate(pages)]
 
 
 def _grey(image: Image.Image) -> Float32:

@@ -171,7 +171,7 @@ def _trust(predictor: Predictor) -> None:
             "Sensitivity": _interval(values["sensitivity"]),
             "Specificity": _interval(values["specificity"]),
             "Precision": _interval(values["precision"]),
-            "Patients tested": values["sensitivity"]["n"],
+            "Patients with it": values["sensitivity"]["n"],
         }
         for key, values in figures.items()
     ]

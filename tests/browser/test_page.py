@@ -74,12 +74,12 @@ def settle(page) -> None:
 def test_an_answer_with_its_map_stands_on_the_page(page) -> None:
     assert page.get_by_test_id("answer").inner_text() in ("Glioma", "Meningioma", "No tumour", "Pituitary tumour")
     assert page.get_by_text("Not a medical device").count() or page.get_by_text("not for diagnosis").count()
+    settle(page)
     pictures = page.locator("img")
     assert pictures.count() >= 6
     for number in range(pictures.count()):
         assert pictures.nth(number).evaluate("image => image.naturalWidth") > 0
     if folder := os.environ.get("TUMORLENS_SCREENSHOTS"):
-        settle(page)
         page.screenshot(path=Path(folder) / "app.png")
 
 

@@ -58,6 +58,8 @@ def test_every_figure_agrees_with_scikit_learn() -> None:
         reference.roc_auc_score(truth, answers.probabilities, multi_class="ovr")
     )
     assert np.array_equal(table.confusion, reference.confusion_matrix(truth, said))
+    assert sum(table.by_class[name]["sensitivity"].n_slices for name in CLASSES) == len(truth)
+    assert sum(table.by_class[name]["sensitivity"].n for name in CLASSES) == 40
     for number, name in enumerate(CLASSES):
         own = table.by_class[name]
         assert own["sensitivity"].value == pytest.approx(reference.recall_score(truth == number, said == number))

@@ -18,7 +18,7 @@ from tumorlens.train.device import choose_device, choose_precision  # noqa: E402
 from tumorlens.train.loop import LoopSettings, learning_rate  # noqa: E402
 from tumorlens.train.recipe import Order, Reporter, owner, train  # noqa: E402
 from tumorlens.train.run import RunPaths  # noqa: E402
-from tumorlens.train.tasks import class_weights  # noqa: E402
+from tumorlens.train.tasks import class_weights, restore_shares  # noqa: E402
 
 STILL = AugmentSettings(
     rotation=0, zoom=0, shift=0, mirror=0, upside_down=0, quarter_turn=0, gamma=0, contrast=0, noise=0, blur=0
@@ -58,6 +58,18 @@ def test_class_weights_balance() -> None:
     weights = class_weights(labels, 4)
     assert weights.tolist() == pytest.approx([0.5, 1.5, 0.0, 3.0])
     assert float(weights[labels].sum()) == pytest.approx(90)
+
+
+def test_class_shares_are_given_back() -> None:
+    """q proportional to w p must become p."""
+    shares = torch.tensor([0.6, 0.2, 0.0, 0.2])
+    weights = torch.tensor([0.5, 2.0, 0.0, 1.2])
+    network = TumorNet(4, layers=TINY)
+    with torch.no_grad():
+        network.head.bias.copy_(torch.log(weights * shares + 1e-30))
+    restore_shares(network, weights)
+    found = torch.softmax(network.head.bias, dim=0)
+    assert found.tolist() == pytest.approx(shares.tolist(), abs=1e-6)
 
 
 def test_learning_rate_rises_then_falls_to_zero() -> None:

@@ -1,7 +1,7 @@
 """The figures this field expects, each with an interval over patients."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -138,8 +138,11 @@ def tumour_figures(answers: Answers, rounds: int = ROUNDS, seed: int = 0) -> dic
 
 def _class_figures(answers: Answers, c: int, bootstrap: PatientBootstrap) -> dict[str, Estimate]:
     truth, said = answers.labels == c, answers.predicted == c
+    sensitivity = bootstrap.estimate(lambda w: _ratio(w @ (truth & said), w @ truth))
+    own = {group for group, true in zip(answers.groups, truth, strict=True) if true}
     return {
-        "sensitivity": bootstrap.estimate(lambda w: _ratio(w @ (truth & said), w @ truth)),
+        # Only patients with the class speak here.
+        "sensitivity": replace(sensitivity, n=len(own), n_slices=int(truth.sum())),
         "specificity": bootstrap.estimate(lambda w: _ratio(w @ (~truth & ~said), w @ ~truth)),
         "precision": bootstrap.estimate(lambda w: _ratio(w @ (truth & said), w @ said)),
         "f1": bootstrap.estimate(lambda w: _f1(truth, said, w)),

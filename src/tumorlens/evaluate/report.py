@@ -45,7 +45,7 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
             for name, figures in evaluation.tables[main].by_class.items()
         ],
         tumours={key: _cell(value) for key, value in evaluation.tumours.items()},
-        main=SIDES[main],
+        main=main,
         plots=_plots(evaluation),
     )
     temporary = path.with_suffix(".part")

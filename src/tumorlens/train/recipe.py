@@ -29,7 +29,7 @@ from tumorlens.train.checkpoint import Progress, load_checkpoint, save_checkpoin
 from tumorlens.train.device import choose_device, choose_precision
 from tumorlens.train.loop import Hooks, LoopSettings, run_loop
 from tumorlens.train.run import RunPaths, describe, open_run
-from tumorlens.train.tasks import Computer, FineTuneTask, HeadTask, class_weights, mix_seed
+from tumorlens.train.tasks import Computer, FineTuneTask, HeadTask, class_weights, mix_seed, restore_shares
 
 VAL_SHARE = 0.125  # of the patients that are not tested, where the manifest has folds
 
@@ -230,7 +230,9 @@ def _finish(
     order: Order,
     reporter: Reporter,
 ) -> None:
-    """Temperature from validation, predictions for every image, and the bundle's weights and card."""
+    """The data's class shares, temperature from validation, predictions for every image, and the bundle."""
+    if settings.class_weights:
+        restore_shares(computer.network, class_weights(dataset.side("train").labels, len(CLASSES)))
     reporter.message("best epoch: predicting every image")
     logits = computer.logits(dataset).numpy()
     val = np.array([sample.split == "val" for sample in dataset.samples])

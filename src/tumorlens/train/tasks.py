@@ -23,6 +23,22 @@ def class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
     return torch.where(counts > 0, len(labels) / (present * counts.clamp(min=1)), torch.zeros(classes))
 
 
+@torch.no_grad()
+def restore_shares(network: TumorNet, weights: torch.Tensor) -> None:
+    """Give a network that learned with class weights the class shares of its training data back.
+
+    A loss weighed by w makes the network answer w_c p_c / sum_j w_j p_j instead of p_c: it thinks all classes equally
+    common. Taking log w_c off the bias undoes that exactly (Saerens et al., Neural Computation 2002). Grad-CAM of a
+    logit does not depend on the bias.
+
+    Args:
+        network: its head's bias is changed in place.
+        weights: the class weights of the loss, (classes,); classes of weight 0 are left alone.
+    """
+    known = weights > 0
+    network.head.bias[known] -= torch.log(weights[known]).to(network.head.bias.device)
+
+
 class Computer:
     """A network on its device: evaluation without gradients, in batches."""
 

@@ -46,8 +46,8 @@ def train_command(defaults: TrainSettings | None) -> Callable[..., int]:
         Args:
             manifest: A manifest with splits, or with folds and --fold.
             out: The run folder to make.
-            weights: ResNet-50 weights to start from: a safetensors file in torchvision's key names, or `hub` to
-                download ImageNet weights at a pinned revision.
+            weights: Weights to start from: a safetensors file in torchvision's key names, the weights.safetensors of
+                a bundle (to train on where it ended), or `hub` to download ImageNet's at a pinned revision.
             fold: The fold to test, where the manifest has folds.
             resume: Continue an interrupted run.
             preset: Name of a preset, or a TOML file; the options below override it.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -23,7 +24,8 @@ class HubWeights:
 
 
 def load_backbone(network: TumorNet, path: Path) -> None:
-    """Load ImageNet weights in torchvision's key names; the classifier `fc.*` is left out.
+    """Load weights to start from: ImageNet's in torchvision's key names, without their classifier `fc.*`; or those of
+    a bundle (`weights.safetensors`), with its head, to train on where another run ended.
 
     Raises:
         TumorlensError: no such file, not safetensors, or keys or shapes that are not ResNet-50's.
@@ -37,6 +39,9 @@ def load_backbone(network: TumorNet, path: Path) -> None:
         tensors = {key: value.float() for key, value in load_file(path).items() if not key.startswith("fc.")}
     except SafetensorError as error:
         raise TumorlensError(f"{path}: not a safetensors file ({error}). Pickled weights are not read") from error
+    if "head.weight" in tensors:
+        _load_trained(network, tensors, path)
+        return
     own = network.body.state_dict()
     optional = {key for key in own if key.endswith("num_batches_tracked")}
     wrong = sorted((set(own) ^ set(tensors)) - optional)
@@ -47,6 +52,15 @@ def load_backbone(network: TumorNet, path: Path) -> None:
             f"first: {', '.join(wrong[:3])}"
         )
     network.body.load_state_dict(tensors, strict=False)
+
+
+def _load_trained(network: TumorNet, tensors: dict[str, torch.Tensor], path: Path) -> None:
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise TumorlensError(
+            f"{path}: a bundle of another network or class list than {network.head.out_features} classes ({error})"
+        ) from error
 
 
 def download(weights: HubWeights, cache: Path | None = None, endpoint: str | None = None) -> Path:

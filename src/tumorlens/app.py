@@ -182,7 +182,8 @@ def _trust(predictor: Predictor) -> None:
         "- The model answers **every** picture, also one that is no brain MRI: do not read an answer for such.\n"
         "- Tumours and healthy heads of the training data come largely from different sources; part of what tells "
         "them apart may be the source.\n"
-        "- A heatmap shows where the network found its evidence on a coarse grid. It is not an outline of a tumour."
+        "- A heatmap shows where the network found its evidence, on a coarse grid; often that is not in the "
+        "tumour. It is no outline."
     )
     st.caption(f"Model {card.name}, made {card.created[:10]} · classes {', '.join(card.classes)} · {card.licence}")
 

@@ -22,19 +22,21 @@ class Example:
         return Path(__file__).parent / f"{self.key}.png"
 
 
-_DRAWN = "Synthetic: {} drawn into an averaged healthy head. A drawing is no patient; the model may be wrong about it."
+_DRAWN = (
+    "Synthetic: {} drawn into an averaged healthy head. The shipped model learned from scans, and what differs from "
+    "them it tends to call no tumour: see why a high probability alone is no reason to trust an answer. Choose another class "
+    "below to see what speaks for it."
+)
 
 EXAMPLES: tuple[Example, ...] = (
     Example("ring_lesion", "Ring lesion", _DRAWN.format("a ring-enhancing lesion, as gliomas show it, was")),
     Example(
-        "convexity_mass",
-        "Convexity mass",
-        _DRAWN.format("a bright mass at the skull, as meningiomas show it, was"),
+        "convexity_mass", "Convexity mass", _DRAWN.format("a bright mass at the skull, as meningiomas show it, was")
     ),
     Example(
         "sellar_mass",
         "Sellar mass",
-        _DRAWN.format("a bright mass below the brain's midline, as pituitary tumours show it, was"),
+        _DRAWN.format("a bright mass below the midline, as pituitary tumours show it, was"),
     ),
     Example("healthy_axial", "No lesion", "Synthetic: an averaged healthy head, axial, with a drawn skull."),
 )

@@ -30,13 +30,7 @@ _DRAWN = (
 
 EXAMPLES: tuple[Example, ...] = (
     Example("ring_lesion", "Ring lesion", _DRAWN.format("a ring-enhancing lesion, as gliomas show it, was")),
-    Example(
-        "convexity_mass", "Convexity mass", _DRAWN.format("a bright mass at the skull, as meningiomas show it, was")
-    ),
-    Example(
-        "sellar_mass",
-        "Sellar mass",
-        _DRAWN.format("a bright mass below the midline, as pituitary tumours show it, was"),
-    ),
+    Example("convexity_mass", "Convexity mass", _DRAWN.format("a mass at the skull, as meningiomas show it, was")),
+    Example("sellar_mass", "Sellar mass", _DRAWN.format("a mass in the midline, as pituitary tumours show it, was")),
     Example("healthy_axial", "No lesion", "Synthetic: an averaged healthy head, axial, with a drawn skull."),
 )

@@ -23,9 +23,8 @@ class Example:
 
 
 _DRAWN = (
-    "Synthetic: {} drawn into an averaged healthy head. The shipped model learned from scans, and what differs from "
-    "them it tends to call no tumour: see why a high probability alone is no reason to trust an answer. Choose another class "
-    "below to see what speaks for it."
+    "Synthetic: {} drawn into an averaged healthy head. The shipped model learned from scans; what differs from them it "
+    "tends to call no tumour, and with a high probability. Choose another class below to see what speaks for it."
 )
 
 EXAMPLES: tuple[Example, ...] = (

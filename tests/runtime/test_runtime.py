@@ -58,6 +58,19 @@ def test_32_bit_export_is_exact(tiny_run: Path, tmp_path: Path) -> None:
     assert np.allclose(found, logits, atol=1e-4)
 
 
+def test_the_graph_names_no_folder_and_is_the_same_each_time(tiny_run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="needs the extra `train`")
+    import shutil
+
+    from tumorlens.runtime.export import export_bundle
+
+    bundle = Path(shutil.copytree(tiny_run / "bundle", tmp_path / "bundle"))
+    before = (bundle / "model.onnx").read_bytes()
+    assert b"site-packages" not in before and b'File "' not in before
+    export_bundle(bundle)
+    assert (bundle / "model.onnx").read_bytes() == before
+
+
 def test_answers_do_not_depend_on_the_batch(predictor: Predictor) -> None:
     together = predictor.predict(slices(5))
     alone = [predictor.predict([item])[0] for item in slices(5)]

@@ -88,12 +88,21 @@ def _to_onnx(network: TumorNet, path: Path, size: int, half: bool) -> None:
         )
     assert program is not None
     model = program.model_proto
+    _strip_traces(model)
     if half:
         _store_half(model)
     onnx.checker.check_model(model)
     temporary = path.with_suffix(".part")
     temporary.write_bytes(model.SerializeToString())
     temporary.replace(path)
+
+
+def _strip_traces(model: onnx.ModelProto) -> None:
+    """Leave out where each node came from: stack traces name folders of the machine that exported."""
+    graph = model.graph
+    for item in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")
 
 
 def _store_half(model: onnx.ModelProto) -> None:

@@ -14,7 +14,7 @@ from tumorlens.errors import TumorlensError
 from tumorlens.examples import EXAMPLES, Example
 from tumorlens.explain.overlay import to_grey
 from tumorlens.pipeline import REFERENCE, Explained
-from tumorlens.records import CLASS_TITLES, Slice
+from tumorlens.records import Slice, class_title
 from tumorlens.runtime.predictor import Predictor
 
 _STYLE = """
@@ -121,14 +121,14 @@ def _show(item: Explained, name: str, note: str, predictor: Predictor) -> None:
     with words:
         st.html(
             f'<div class="tl-soft">{escape(name)}</div>'
-            f'<div class="tl-answer" data-testid="answer">{_title(prediction.predicted)}</div>'
+            f'<div class="tl-answer" data-testid="answer">{class_title(prediction.predicted)}</div>'
             f'<div class="tl-soft">probability {prediction.confidence:.1%}</div>' + _bars(item)
         )
         if note:
             st.info(note)
         target = st.selectbox(
             "Heatmap for", predictor.classes, index=predictor.classes.index(prediction.predicted),
-            format_func=_title, key=f"target_{name}_{prediction.frame}",
+            format_func=class_title, key=f"target_{name}_{prediction.frame}",
         )  # fmt: skip
         opacity = st.slider("Opacity of the heatmap", 0, 100, 55, step=5, format="%d %%") / 100
     with pictures:
@@ -138,7 +138,7 @@ def _show(item: Explained, name: str, note: str, predictor: Predictor) -> None:
         picture.image(to_grey(item.picture.pixels), caption="The slice", width="stretch")
         map_side.image(
             overlay,
-            caption=f"Where it speaks for {_title(target).lower()}",
+            caption=f"Where it speaks for {class_title(target).lower()}",
             width="stretch",
         )
         buffer = io.BytesIO()
@@ -154,7 +154,7 @@ def _bars(item: Explained) -> str:
     prediction = item.answer.prediction
     ranked = sorted(zip(prediction.probabilities, prediction.classes, strict=True), reverse=True)
     rows = [
-        f'<div class="tl-row{" first" if number == 0 else ""}"><div>{_title(key)}</div>'
+        f'<div class="tl-row{" first" if number == 0 else ""}"><div>{class_title(key)}</div>'
         f'<div class="tl-track"><div class="tl-fill" style="width:{share:.1%}"></div></div>'
         f'<div class="tl-number">{share:.1%}</div></div>'
         for number, (share, key) in enumerate(ranked)
@@ -167,7 +167,7 @@ def _trust(predictor: Predictor) -> None:
     figures = card.metrics.get("by_class", {})
     rows = [
         {
-            "Class": _title(key),
+            "Class": class_title(key),
             "Sensitivity": _interval(values["sensitivity"]),
             "Specificity": _interval(values["specificity"]),
             "Precision": _interval(values["precision"]),
@@ -186,10 +186,6 @@ def _trust(predictor: Predictor) -> None:
         "tumour. It is no outline."
     )
     st.caption(f"Model {card.name}, made {card.created[:10]} · classes {', '.join(card.classes)} · {card.licence}")
-
-
-def _title(name: str) -> str:
-    return CLASS_TITLES.get(name, name)
 
 
 def _interval(estimate: dict[str, Any]) -> str:

@@ -22,6 +22,11 @@ CLASS_TITLES: dict[str, str] = {
 }
 
 
+def class_title(name: str) -> str:
+    """A class name as people write it; a class of somebody's own stays as it is."""
+    return CLASS_TITLES.get(name, name)
+
+
 @dataclass(frozen=True)
 class Sample:
     """One row of a manifest: an image on disk with its label and its patient.

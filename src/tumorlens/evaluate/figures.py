@@ -7,16 +7,11 @@ import numpy as np
 
 from tumorlens.evaluate.evaluation import Evaluation
 from tumorlens.evaluate.metrics import Answers
-from tumorlens.records import CLASS_TITLES
+from tumorlens.records import class_title
 
 # Okabe and Ito's palette: distinct for colour-blind readers; line styles differ as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 STYLES = ("-", "--", "-.", ":")
-
-
-def title_of(name: str) -> str:
-    """A class name as people write it."""
-    return CLASS_TITLES.get(name, name)
 
 
 def training_curves(evaluation: Evaluation) -> str:
@@ -45,7 +40,7 @@ def roc_curves(answers: Answers) -> str:
         truth = answers.labels == number
         if truth.any() and not truth.all():
             wrong, right, _ = roc_curve(truth, answers.probabilities[:, number])
-            axis.plot(wrong, right, STYLES[number % 4], color=COLOURS[number % 6], label=title_of(name))
+            axis.plot(wrong, right, STYLES[number % 4], color=COLOURS[number % 6], label=class_title(name))
     axis.plot([0, 1], [0, 1], color="#999", lw=0.8)
     axis.set(xlabel="1 − specificity", ylabel="sensitivity", title="ROC, one class against the rest")
     axis.legend(frameon=False, loc="lower right")
@@ -62,7 +57,7 @@ def confusion_plot(confusion: np.ndarray, classes: tuple[str, ...]) -> str:
             dark = "white" if shares[row, column] > 0.55 else "#222"
             axis.text(column, row, f"{confusion[row, column]}\n{shares[row, column]:.0%}", ha="center", va="center",
                       color=dark, fontsize=8)  # fmt: skip
-    names = [title_of(name) for name in classes]
+    names = [class_title(name) for name in classes]
     axis.set_xticks(range(len(classes)), names, rotation=20, ha="right")
     axis.set_yticks(range(len(classes)), names)
     axis.set(xlabel="predicted", ylabel="true", title="Confusion matrix (slices)")

@@ -8,8 +8,8 @@ import jinja2
 
 from tumorlens import DISCLAIMER, __version__
 from tumorlens.evaluate.evaluation import Evaluation
-from tumorlens.evaluate.figures import confusion_plot, roc_curves, title_of, training_curves
-from tumorlens.records import Estimate
+from tumorlens.evaluate.figures import confusion_plot, roc_curves, training_curves
+from tumorlens.records import Estimate, class_title
 
 OVERALL = {
     "accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "auc": "AUC (macro)", "f1": "F1 (macro)",
@@ -41,7 +41,7 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
         sides=[_side(evaluation, name) for name in evaluation.tables],
         class_heads=list(BY_CLASS.values()),
         by_class=[
-            [title_of(name), *(_cell(figures[key]) for key in BY_CLASS)]
+            [class_title(name), *(_cell(figures[key]) for key in BY_CLASS)]
             for name, figures in evaluation.tables[main].by_class.items()
         ],
         tumours={key: _cell(value) for key, value in evaluation.tumours.items()},

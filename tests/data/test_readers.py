@@ -165,6 +165,17 @@ def test_a_picture_named_dicom(tmp_path: Path) -> None:
     assert np.array_equal(read_one(tmp_path / "really.dcm"), GREY)
 
 
+def test_a_raw_data_set_without_dicom_mark(tmp_path: Path) -> None:
+    import pydicom
+
+    dataset = pydicom.dcmread(dicom_file("MR_small.dcm"))
+    expected = dataset.pixel_array.astype(np.float32)
+    raw = pydicom.Dataset(dict(dataset.items()))
+    pydicom.dcmwrite(tmp_path / "old.ima", raw, implicit_vr=True, little_endian=True, enforce_file_format=False)
+    assert (tmp_path / "old.ima").read_bytes()[128:132] != b"DICM"
+    assert np.array_equal(read_one(tmp_path / "old.ima"), expected)
+
+
 def test_multiframe_dicom_gives_every_frame(tmp_path: Path) -> None:
     import pydicom
 

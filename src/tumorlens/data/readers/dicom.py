@@ -27,7 +27,8 @@ def is_dicom(path: Path) -> bool:
 def patient_of(path: Path) -> str:
     """A stable name for the patient of a DICOM file, or an empty string where the header has none.
 
-    It is a hash of the PatientID, so that a manifest carries no identity.
+    It is a hash of the PatientID, so that a manifest does not spell identities out; unsalted, it is a pseudonym that
+    whoever knows the ids can match, no anonymity.
     """
     import pydicom
 
@@ -73,7 +74,7 @@ def read(path: Path, check_size: Callable[..., None]) -> list[Slice]:
 def _frames(dataset: Any) -> list[Float32]:
     from pydicom.pixels import apply_rescale
 
-    if not hasattr(dataset.file_meta if hasattr(dataset, "file_meta") else None, "TransferSyntaxUID"):
+    if not hasattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID"):  # a raw data set: DICOM's default
         from pydicom.dataset import FileMetaDataset
         from pydicom.uid import ImplicitVRLittleEndian
 

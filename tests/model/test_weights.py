@@ -91,6 +91,18 @@ def test_the_default_is_pinned() -> None:
     assert len(IMAGENET.sha256) == 64
 
 
+def test_training_can_go_on_from_a_bundle(tmp_path: Path) -> None:
+    trained = TumorNet(4, layers=TINY)
+    torch.nn.init.normal_(trained.head.bias)
+    save_file(trained.state_dict(), tmp_path / "weights.safetensors")
+    network = TumorNet(4, layers=TINY)
+    load_backbone(network, tmp_path / "weights.safetensors")
+    for key, value in trained.state_dict().items():
+        assert torch.equal(network.state_dict()[key], value)
+    with pytest.raises(TumorlensError, match="class list than 3 classes"):
+        load_backbone(TumorNet(3, layers=TINY), tmp_path / "weights.safetensors")
+
+
 def test_wrong_files(tmp_path: Path, checkpoint: Path) -> None:
     network = TumorNet(4, layers=TINY)
     with pytest.raises(TumorlensError, match="no such weights file"):

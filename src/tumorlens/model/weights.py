@@ -20,7 +20,6 @@ class HubWeights:
     revision: str
     sha256: str
     filename: str = "model.safetensors"
-    licence: str = ""
 
 
 def load_backbone(network: TumorNet, path: Path) -> None:
@@ -97,12 +96,11 @@ def download(weights: HubWeights, cache: Path | None = None, endpoint: str | Non
     return path
 
 
-#: What `--weights hub` loads: torchvision's first ImageNet ResNet-50, as its authors' port on the hub.
+#: What `--weights hub` loads: torchvision's first ImageNet ResNet-50, as timm's port on the hub (BSD-3-Clause).
 IMAGENET = HubWeights(
     repo="timm/resnet50.tv_in1k",
     revision="78f3ecfdb38e06d9b8397f662e7ab8fee96026fa",
     sha256="5d061a3c593d795bfe682d9b152bafbcf550579873492def3515b46db1189888",
-    licence="BSD-3-Clause",
 )
 
 

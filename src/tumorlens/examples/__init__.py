@@ -23,8 +23,8 @@ class Example:
 
 
 _DRAWN = (
-    "Synthetic: {} drawn into an averaged healthy head. The shipped model learned from scans; what differs it "
-    "tends to call no tumour, with a high probability. Choose another class below to see what speaks for it."
+    "Synthetic: {} drawn into an averaged healthy head. The shipped model learned from scans and tends to call what "
+    "differs from them no tumour, with a high probability. Choose another class below to see what speaks for it."
 )
 
 EXAMPLES: tuple[Example, ...] = (

@@ -31,8 +31,9 @@ def class_title(name: str) -> str:
 class Sample:
     """One row of a manifest: an image on disk with its label and its patient.
 
-    `path` and `mask` are relative to the manifest's folder. `patient_group` is what a split keeps on one
-    side; where no patient id is known, `patient_id` is empty and the group is formed from the pixels.
+    `path` and `mask` are relative to the manifest's folder, and may name a member of an archive (`set.zip!1.mat`).
+    `patient_group` is what a split keeps on one side; where no patient id is known, `patient_id` is empty and the
+    group is formed from the pixels. `frame` and `plane` say which slice of a volume or multi-frame file it is.
     """
 
     path: str
@@ -46,18 +47,25 @@ class Sample:
     height: int
     split: str = ""
     fold: str = ""
+    frame: int = 0
+    plane: str = ""
 
 
 @dataclass(frozen=True)
 class Slice:
     """One two-dimensional picture: `pixels` (height, width), float32, rows downwards, finite, any range.
 
-    `frame` counts from 0 within the file that `source` names.
+    `frame` counts from 0 within the file that `source` names. `spacing` is the distance of rows and of columns in mm,
+    or None where unknown; `plane` is axial, coronal, sagittal, or empty where unknown. `orientation` tells how the
+    stored pixels were turned to be upright (see `data.orientation`); 0 where they were not.
     """
 
     pixels: Float32
     source: str
     frame: int = 0
+    spacing: tuple[float, float] | None = None
+    plane: str = ""
+    orientation: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,54 @@
+"""What a reader is given: a file on disk, or a member of an archive held in memory."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+#: Stands between an archive and its member in an address: `set.zip!part.zip!1.mat`.
+SEPARATOR = "!"
+
+Plane = Literal["", "axial", "coronal", "sagittal"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file to read. `address` is its path, or for a member `ARCHIVE!MEMBER`; `data` is None for a file on disk."""
+
+    address: str
+    data: bytes | None = None
+
+    @property
+    def name(self) -> str:
+        """The last part of the address, for messages."""
+        return self.address.replace("\\", "/").rpartition(SEPARATOR)[2].rpartition("/")[2] or self.address
+
+    @property
+    def suffix(self) -> str:
+        """Of the name, in lower case, with its dot."""
+        return Path(self.name).suffix.lower()
+
+    def open(self) -> BinaryIO:
+        """A binary stream at the beginning; the caller closes it."""
+        return io.BytesIO(self.data) if self.data is not None else Path(self.address).open("rb")
+
+    def head(self, size: int) -> bytes:
+        """The first bytes."""
+        with self.open() as file:
+            return file.read(size)
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """Which slices of a file are wanted, and how.
+
+    `plane`: the plane in which a volume is cut; empty is the one it was acquired in. `every`: take each n-th slice.
+    `frame`: this one only (its number stays the one it has in the whole file). `whole`: also slices of a volume that
+    show little of the head. `window`: DICOM values as the header asks to show them (VOI LUT or window) instead of all.
+    """
+
+    plane: Plane = ""
+    every: int = 1
+    frame: int | None = None
+    whole: bool = False
+    window: bool = False

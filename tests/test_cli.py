@@ -131,8 +131,8 @@ def test_unwritable_paths_and_forbidden_values(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_folds_by_slice_are_refused(drawn_manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["data", "split", str(drawn_manifest), "--folds", "3", "--by-slice"]) == 1
-    assert "--by-slice makes train, val and test only" in capsys.readouterr().err
+    assert main(["data", "split", str(drawn_manifest), "--folds", "3", "--leaky-by-slice"]) == 1
+    assert "--leaky-by-slice makes train, val and test only" in capsys.readouterr().err
 
 
 def test_train_refuses_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,3 +27,7 @@ class CheckpointError(TumorlensError):
 
 class RunError(TumorlensError):
     """A run folder that is missing something, or would be overwritten."""
+
+
+class FetchError(TumorlensError):
+    """A download that a server refused, that broke off, or that is not the file it should be."""

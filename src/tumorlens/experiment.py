@@ -1,12 +1,16 @@
 """Train, export and evaluate as one piece, once or fold by fold: what `tumorlens train` and `crossval` do."""
 
 import dataclasses
+import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tumorlens.data.manifest import read_manifest
 from tumorlens.data.predictions import read_predictions, write_predictions
+from tumorlens.data.split_record import verified_split
+from tumorlens.data.splits import fold_names
 from tumorlens.errors import SplitError
 from tumorlens.evaluate.evaluation import Evaluation, estimate_json, evaluate_run, save_metrics
 from tumorlens.evaluate.report import write_report
@@ -14,7 +18,7 @@ from tumorlens.model.bundle import load_card, write_card
 from tumorlens.records import CLASSES, Prediction
 from tumorlens.runtime.export import export_bundle
 from tumorlens.train.recipe import Order, Reporter, train
-from tumorlens.train.run import check_same, describe
+from tumorlens.train.run import CONFIG, check_same, describe, write_config
 
 
 def run_experiment(order: Order, reporter: Reporter) -> Evaluation:
@@ -46,7 +50,7 @@ def evaluate_folder(folder: Path) -> Evaluation:
     return evaluation
 
 
-def cross_validate(order: Order, reporter: Reporter, folds: Sequence[int] = ()) -> Evaluation:
+def cross_validate(order: Order, reporter: Reporter, folds: Sequence[str] = ()) -> Evaluation:
     """Train and test every fold of a manifest, then evaluate all tested patients together.
 
     Folds that are complete are kept, one that was interrupted is resumed; so the same call continues a stopped run.
@@ -57,28 +61,40 @@ def cross_validate(order: Order, reporter: Reporter, folds: Sequence[int] = ()) 
         folds: which to run; all by default. The pooled figures then cover the tested patients of these alone.
 
     Raises:
-        SplitError: the manifest has no folds.
+        SplitError: the manifest has no folds, or they are not those that its record was written for.
         RunError: a fold that is there was trained on other data, settings or weights.
     """
-    known = sorted({int(sample.fold) for sample in read_manifest(order.manifest) if sample.fold.isdigit()})
-    chosen = sorted(set(folds)) or known
+    samples = read_manifest(order.manifest)
+    split = verified_split(order.manifest, samples)
+    known = fold_names(samples)
+    chosen = sorted(set(folds), key=known.index) if set(folds) <= set(known) else list(folds)
+    chosen = chosen or known
     if not known or not set(chosen) <= set(known):
         raise SplitError(
-            f"{order.manifest}: folds there are {known or 'none'}, wanted {chosen or 'all'}. "
+            f"{order.manifest}: folds there are {', '.join(known) or 'none'}, wanted {', '.join(chosen) or 'all'}. "
             "Run `tumorlens data split MANIFEST --folds 5` first"
         )
     pooled: list[Prediction] = []
     for fold in chosen:
-        run = order.out / f"fold{fold}"
-        began = (run / "config.json").is_file()
+        run = order.out / fold_folder(fold)
+        began = (run / CONFIG).is_file()
         if began:
-            check_same(run, describe(order.manifest, order.settings, fold, order.weights))
+            check_same(run, describe(order.manifest, order.settings, fold, order.weights, split))
         if not (run / "metrics.json").is_file():
             reporter.message(f"fold {fold}")
             run_experiment(dataclasses.replace(order, out=run, fold=fold, resume=began), reporter)
         pooled += [item for item in read_predictions(run / "predictions.csv") if item.split == "test"]
+    # The pooled rows are tested ones alone, in which a leak does not show: the config carries the label to their table.
+    config = describe(order.manifest, order.settings, None, order.weights, split)
+    write_config(order.out, {**config, "folds": chosen})
     write_predictions(pooled, order.out / "predictions.csv", CLASSES)
     return evaluate_folder(order.out)
+
+
+def fold_folder(fold: str) -> str:
+    """The name of a fold's run folder: `fold` and the fold's name, made safe for every file system."""
+    safe = re.sub(r"[^A-Za-z0-9_+.-]", "_", fold)[:60]
+    return f"fold{safe}" if safe == fold else f"fold{safe}-{hashlib.sha256(fold.encode()).hexdigest()[:6]}"
 
 
 def card_metrics(evaluation: Evaluation) -> dict[str, Any]:
@@ -93,5 +109,6 @@ def card_metrics(evaluation: Evaluation) -> dict[str, Any]:
             name: {key: estimate_json(value) for key, value in figures.items()}
             for name, figures in table.by_class.items()
         },
+        "leaky_by_slice": evaluation.leaky,
         "warnings": list(evaluation.warnings),
     }

@@ -1,5 +1,6 @@
 """From paths to answers with heatmaps: what the command line and the app share."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from tumorlens.data.orientation import turn_back
 from tumorlens.data.preprocess import to_picture
-from tumorlens.data.readers import find_inputs, read_slices
+from tumorlens.data.readers import ALL_SLICES, Entry, ReadOptions, Refused, find_inputs, read_slices
 from tumorlens.errors import InputError, TumorlensError
 from tumorlens.explain.gradcam import gradcam
 from tumorlens.explain.overlay import overlay
@@ -17,6 +19,7 @@ from tumorlens.records import Float32, Prediction, Slice
 from tumorlens.runtime.predictor import Answer, Predictor, failed
 
 BATCH = 16
+_LONGEST_NAME = 120  # characters of a heatmap's name: file systems take 255 bytes
 #: The model that comes with the package.
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -57,26 +60,28 @@ def explain_paths(
     paths: Sequence[Path],
     predictor: Predictor,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    options: ReadOptions = ALL_SLICES,
 ) -> Iterator[list[Explained]]:
-    """Answer every slice of files and folders, a batch at a time; memory stays bounded.
+    """Answer every slice of files, folders and archives, a batch at a time; memory stays bounded.
 
     Args:
-        paths: files and folders. Bad ones become a row with status `error`.
+        paths: files, folders and ZIP archives. Bad ones, and bad members, become a row with status `error`.
         predictor: the loaded model.
         on_progress: called with (files done, files in all).
+        options: which slices of volumes and of files with several.
     """
-    files = list(find_inputs(list(paths)))
+    files = find_inputs(paths)
     waiting: list[Slice] = []
-    for done, path in enumerate(files, start=1):
+    for done, entry in enumerate(files, start=1):
         try:
-            if path.is_dir():
-                raise InputError(f"{path}: no pictures or DICOM files in this folder. Check the path")
-            waiting += read_slices(path)
+            if isinstance(entry, Refused):
+                raise InputError(entry.message)
+            waiting += read_slices(entry, options)
         except InputError as error:
             # What came before it first: rows stand in the order of the inputs.
             yield from _answer_batches(waiting, predictor)
             waiting = []
-            yield [Explained(Answer(failed(str(path), 0, str(error), predictor.classes)), None)]
+            yield [Explained(Answer(failed(entry.address, 0, str(error), predictor.classes)), None)]
         if len(waiting) >= BATCH or done == len(files):
             yield from _answer_batches(waiting, predictor)
             waiting = []
@@ -98,15 +103,20 @@ class HeatmapFolder:
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, item: Explained) -> None:
-        """Write `NAME.png` (overlay) and `NAME.npy` (float32, the picture's own size, predicted class)."""
-        if item.answer.evidence is None:
+        """Write `NAME.png` (overlay) and `NAME.npy` (float32, on the file's own pixel grid, predicted class)."""
+        if item.answer.evidence is None or item.picture is None:
             return
         name = self._name(item.answer.prediction)
-        np.save(self._folder / f"{name}.npy", item.heatmap())
+        # Who opens the map opens the file beside it, whose slices may not be stored upright.
+        np.save(self._folder / f"{name}.npy", turn_back(item.heatmap(), item.picture.orientation))
         item.overlay().save(self._folder / f"{name}.png", compress_level=1)
 
     def _name(self, prediction: Prediction) -> str:
-        stem = Path(prediction.source).stem + (f"_frame{prediction.frame:04d}" if prediction.frame else "")
+        source = Entry(prediction.source)
+        stem = Path(source.name.removesuffix(".gz")).stem
+        # Members of archives may have names that no file system takes.
+        stem = re.sub(r'[\x00-\x1f<>:"|?*]', "_", stem)[:_LONGEST_NAME]
+        stem += f"_frame{prediction.frame:04d}" if prediction.frame else ""
         name, number = stem, 1
         while name in self._used:
             number += 1

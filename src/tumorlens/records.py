@@ -127,8 +127,9 @@ class Estimate:
 class Geometry:
     """How a prepared square relates to the original picture, so that maps can be laid back over it.
 
-    Crop `box` (top, left, bottom, right) in original pixels; the crop is centred in a square of `side`
-    pixels at offset `pad` (top, left); the square is then resized to the network's input size.
+    Crop `box` (top, left, bottom, right) in original pixels; the crop is stretched to `shape` (height, width) where
+    pixels are not square, and centred in a square of `side` pixels at offset `pad` (top, left); the square is then
+    resized to the network's input size. An empty `shape` is the box's own.
     """
 
     height: int
@@ -136,3 +137,4 @@ class Geometry:
     box: tuple[int, int, int, int]
     side: int
     pad: tuple[int, int] = field(default=(0, 0))
+    shape: tuple[int, int] | None = None

@@ -9,6 +9,7 @@ from PIL import Image
 from tests.conftest import draw_head, real_path
 from tumorlens.data.index import class_of_folder, index_folder
 from tumorlens.data.manifest import check_files, read_manifest, write_manifest
+from tumorlens.data.readers import read_slice
 from tumorlens.data.similarity import similarity_groups
 from tumorlens.data.splits import (
     fill_groups,
@@ -40,9 +41,9 @@ def test_kaggle_layout(tmp_path: Path) -> None:
     for number, name in enumerate(["Training/glioma_tumor/a.png", "Testing/notumor/b.png", "Training/cats/c.png"]):
         put(tmp_path / "set" / name, number=number)
     found = index_folder(tmp_path / "set", tmp_path)
-    assert {(s.path, s.label, s.source) for s in found.samples} == {
-        ("set/Training/glioma_tumor/a.png", "glioma", "set"),
-        ("set/Testing/notumor/b.png", "no_tumor", "set"),
+    assert {(s.path, s.label, s.source, s.split) for s in found.samples} == {
+        ("set/Training/glioma_tumor/a.png", "glioma", "set", "train"),
+        ("set/Testing/notumor/b.png", "no_tumor", "set", "test"),
     }
     assert {s.sha256 for s in found.samples}.__len__() == 2
     assert all((s.width, s.height) == (96, 96) for s in found.samples)
@@ -144,16 +145,16 @@ def test_shares_that_leave_nothing(samples: list[Sample], shares: tuple[float, f
 
 
 def test_by_slice_is_noticed(samples: list[Sample]) -> None:
-    assert len(patients_on_two_sides(split_shares(samples, 0.2, 0.2, 0, by_slice=True))) > 20
+    assert len(patients_on_two_sides(split_shares(samples, 0.2, 0.2, 0, leaky_by_slice=True))) > 20
 
 
 def test_sides_of_a_fold(samples: list[Sample]) -> None:
     folds = split_folds(samples, 5, 0)
-    divided = sides_of_fold(folds, 3, 0.125, 0)
+    divided = sides_of_fold(folds, "3", 0.125, 0)
     assert all((s.split == "test") == (s.fold == "3") for s in divided)
     assert patients_on_two_sides(divided) == []
     with pytest.raises(SplitError, match="fold 9 is not in the manifest"):
-        sides_of_fold(folds, 9, 0.125, 0)
+        sides_of_fold(folds, "9", 0.125, 0)
 
 
 def test_images_without_patients_are_grouped_by_file(samples: list[Sample]) -> None:
@@ -229,14 +230,42 @@ def test_dicom_files_bring_their_patient(tmp_path: Path) -> None:
     assert not any("Jane" in s.patient_id + s.patient_group for s in found)
 
 
-def test_blank_and_many_framed_files_are_left_out(tmp_path: Path) -> None:
+def test_blank_files_and_pages_are_left_out_and_pages_are_rows(tmp_path: Path) -> None:
     put(tmp_path / "glioma" / "good.png")
-    Image.fromarray(np.full((50, 50), 9, dtype=np.uint8)).save(tmp_path / "glioma" / "blank.png")
+    blank = Image.fromarray(np.full((50, 50), 9, dtype=np.uint8))
+    blank.save(tmp_path / "glioma" / "blank.png")
     pages = [Image.fromarray(draw_head("glioma", 0, n)) for n in range(3)]
+    pages = [pages[0], blank, *pages[1:], pages[0]]
     pages[0].save(tmp_path / "glioma" / "pages.tif", save_all=True, append_images=pages[1:])
     found = index_folder(tmp_path, tmp_path)
-    assert [s.path for s in found.samples] == ["glioma/good.png"]
-    assert "every pixel has the value 9" in found.skipped[0] and "3 frames" in found.skipped[1]
+    assert [(s.path, s.frame) for s in found.samples] == [
+        ("glioma/good.png", 0), *[("glioma/pages.tif", frame) for frame in (0, 2, 3, 4)],
+    ]  # fmt: skip
+    assert len({s.sha256 for s in found.samples}) == 5
+    assert "every pixel has the value 9" in found.skipped[0]
+    assert "pages.tif: 1 of 5 slices left out" in found.skipped[1]
+    write_manifest(found.samples, tmp_path / "m.csv")
+    for number, row in zip((0, 1, 2, 0), read_manifest(tmp_path / "m.csv")[1:], strict=True):
+        assert np.array_equal(read_slice(tmp_path, row).pixels, draw_head("glioma", 0, number))
+
+
+OLD = "path,label,patient_id,patient_group,source,mask,sha256,width,height"
+
+
+def test_manifests_from_before_volumes(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text(f"{OLD}\na.png,glioma,p,g,s,,h,3,4\n")
+    assert read_manifest(tmp_path / "m.csv") == [Sample("a.png", "glioma", "p", "g", "s", "", "h", 3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("frame", "plane", "says"),
+    [("-1", "", "line 2: frame -1 is below 0"), ("1.5", "", "line 2: width, height and frame must be whole"),
+     ("x", "", "line 2: width, height and frame"), ("1", "oblique", "line 2: plane 'oblique' is not one of")],
+)  # fmt: skip
+def test_frames_and_planes_of_a_manifest(tmp_path: Path, frame: str, plane: str, says: str) -> None:
+    (tmp_path / "m.csv").write_text(f"{OLD},frame,plane\na.png,glioma,p,g,s,,h,3,4,{frame},{plane}\n")
+    with pytest.raises(ManifestError, match=says):
+        read_manifest(tmp_path / "m.csv")
 
 
 @pytest.mark.parametrize(

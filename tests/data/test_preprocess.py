@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tumorlens.config import PreprocessSettings
-from tumorlens.data.preprocess import prepare, resize, to_picture
+from tumorlens.data.preprocess import prepare, resize, to_picture, to_square
 from tumorlens.errors import InputError
 from tumorlens.records import Slice
 
@@ -72,3 +72,51 @@ def test_a_speck_does_not_become_the_head() -> None:
 def test_resize_is_antialiased() -> None:
     stripes = np.tile(np.array([0.0, 1.0], dtype=np.float32), (64, 32))
     assert np.abs(resize(stripes, 16, 16) - 0.5).max() < 0.1
+
+
+def analytic_head(height: int, width: int) -> np.ndarray:
+    """A 16-bit oval with a gradient and a bright disc, by formula alone."""
+    row, column = np.mgrid[:height, :width]
+    oval = ((row - 0.52 * height) / (0.36 * height)) ** 2 + ((column - 0.47 * width) / (0.33 * width)) ** 2 < 1
+    disc = np.hypot(row - 0.4 * height, column - 0.6 * width) < 0.07 * height
+    return np.asarray(oval * (8000 + 60.0 * row + 20.0 * column) + disc * 20000, dtype=np.float32)
+
+
+def block_means(square: np.ndarray) -> np.ndarray:
+    return square.reshape(4, square.shape[0] // 4, 4, square.shape[1] // 4).mean(axis=(1, 3))
+
+
+HEAD_BOX, HEAD_SIDE, HEAD_PAD = (29, 18, 180, 124), 151, (0, 22)
+HEAD_BLOCKS = np.array(
+    [
+        [0.00643, 0.24732, 0.25502, 0.00483],
+        [0.10242, 0.40475, 0.67073, 0.10335],
+        [0.11726, 0.46954, 0.49113, 0.11647],
+        [0.00899, 0.37375, 0.37687, 0.00651],
+    ]
+)
+
+
+def test_golden_head() -> None:
+    """What every shipped model was trained on: a change here makes their figures void."""
+    square, geometry = prepare(Slice(analytic_head(200, 150), "golden"), PreprocessSettings(size=64))
+    assert (geometry.box, geometry.side, geometry.pad) == (HEAD_BOX, HEAD_SIDE, HEAD_PAD)
+    assert np.abs(block_means(square) - HEAD_BLOCKS).max() < 1e-4
+
+
+def test_pixels_that_are_not_square_are_stretched() -> None:
+    """A head scanned with rows twice as far apart fills the square like the head itself."""
+    whole = analytic_head(200, 150)
+    flat = Slice(whole[::2], "flat", spacing=(2.0, 1.0))
+    square, geometry = prepare(flat, PreprocessSettings(size=64))
+    wanted, _ = prepare(Slice(whole, "whole", spacing=(1.0, 1.0)), PreprocessSettings(size=64))
+    assert np.abs(block_means(square) - block_means(wanted)).max() < 0.04
+    peak = np.zeros((64, 64), dtype=np.float32)
+    peak[20:23, 30:33] = 1
+    back = to_picture(peak, geometry)
+    assert back.shape == (100, 150)
+    row, column = np.unravel_index(np.argmax(back), back.shape)
+    again = to_square(back, geometry, 64)
+    assert np.hypot(*(np.array(np.unravel_index(np.argmax(again), again.shape)) - (21, 31))) <= 2
+    assert 0 < row < 100
+    assert 0 < column < 150

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from tests.conftest import real_path
-from tumorlens.data.readers import find_inputs, read_slices
+from tumorlens.data.readers import ReadOptions, Refused, find_inputs, read_slice, read_slices
 from tumorlens.errors import InputError
+from tumorlens.records import Sample
 
 GREY = (np.arange(64 * 48).reshape(64, 48) % 251).astype(np.uint8)
 
@@ -160,6 +161,38 @@ def test_every_page_of_a_tiff(tmp_path: Path) -> None:
     assert all(np.array_equal(item.pixels, page) for item, page in zip(slices, pages, strict=True))
 
 
+def make_pages(path: Path, count: int) -> list[np.ndarray]:
+    pages = [np.roll(GREY, number, axis=0) for number in range(count)]
+    first, *rest = [Image.fromarray(page) for page in pages]
+    first.save(path, save_all=True, append_images=rest)
+    return pages
+
+
+def test_some_pages_of_a_tiff_keep_their_numbers(tmp_path: Path) -> None:
+    pages = make_pages(tmp_path / "pages.tif", 7)
+    thinned = read_slices(tmp_path / "pages.tif", ReadOptions(every=3))
+    assert [item.frame for item in thinned] == [0, 3, 6]
+    (fifth,) = read_slices(tmp_path / "pages.tif", ReadOptions(frame=5, every=3))
+    assert fifth.frame == 5
+    for item in (*thinned, fifth):
+        assert np.array_equal(item.pixels, pages[item.frame])
+    row = Sample("pages.tif", "glioma", "", "", "made", "", "", 48, 64, frame=4)
+    assert np.array_equal(read_slice(tmp_path, row).pixels, pages[4])
+
+
+@pytest.mark.parametrize("options", [ReadOptions(frame=7), ReadOptions(frame=-1), ReadOptions(every=0)])
+def test_pages_that_are_not_there(tmp_path: Path, options: ReadOptions) -> None:
+    make_pages(tmp_path / "pages.tif", 7)
+    with pytest.raises(InputError, match=r"pages\.tif: no page -?[17] in it; it has 0 to 6|every 0 slices"):
+        read_slices(tmp_path / "pages.tif", options)
+
+
+def test_a_page_of_another_size_is_checked_too(tmp_path: Path) -> None:
+    Image.fromarray(GREY).save(tmp_path / "pages.tif", save_all=True, append_images=[Image.new("1", (60000, 16))])
+    with pytest.raises(InputError, match="60000 x 16 pixels are too many"):
+        read_slices(tmp_path / "pages.tif")
+
+
 def test_a_picture_named_dicom(tmp_path: Path) -> None:
     Image.fromarray(GREY).save(tmp_path / "really.dcm", "PNG")
     assert np.array_equal(read_one(tmp_path / "really.dcm"), GREY)
@@ -224,8 +257,12 @@ def test_folders_are_searched_in_order_and_an_empty_one_is_named(tmp_path: Path)
     (tmp_path / "empty").mkdir()
     for name in ("full/b.png", "full/deeper/a.jpg", "full/notes.txt"):
         (tmp_path / name).write_bytes(b"x")
-    found = list(find_inputs([tmp_path / "full", tmp_path / "empty"]))
-    assert found == [tmp_path / "full/b.png", tmp_path / "full/deeper/a.jpg", tmp_path / "empty"]
+    (tmp_path / "full" / "._b.png").write_bytes(b"what macOS notes of b.png")
+    *files, empty, missing = find_inputs([tmp_path / "full", tmp_path / "empty", tmp_path / "none.png"])
+    assert [entry.address for entry in files] == [str(tmp_path / "full/b.png"), str(tmp_path / "full/deeper/a.jpg")]
+    assert isinstance(empty, Refused) and empty.address == str(tmp_path / "empty")
+    assert "no pictures or DICOM files, NIfTI volumes or MATLAB files in this folder" in empty.message
+    assert isinstance(missing, Refused) and "none.png: no such file" in missing.message
 
 
 def test_real_dicom_slices() -> None:

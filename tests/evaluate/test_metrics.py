@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
+from tumorlens.bootstrap import PatientBootstrap
 from tumorlens.data.predictions import read_predictions, write_predictions
 from tumorlens.errors import RunError
-from tumorlens.evaluate.bootstrap import PatientBootstrap
 from tumorlens.evaluate.evaluation import evaluate_predictions, evaluate_run
 from tumorlens.evaluate.metrics import Answers, auc, collect, tabulate, tumour_figures
 from tumorlens.evaluate.report import write_report

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             answer = tyro.extras.subcommand_cli_from_dict(
                 data_commands(),
                 prog=f"{PROG} data",
-                description="Find and split labelled images.",
+                description="Fetch, index, audit and split labelled images.",
                 args=given[1:],
             )
         else:
@@ -48,9 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def data_commands() -> dict[str, Callable[..., Any]]:
     """What follows `tumorlens data`."""
-    from tumorlens.cli import data
+    from tumorlens.cli import audit, data, fetch, split
 
-    return {"index": data.index, "split": data.split}
+    return {"fetch": fetch.fetch, "index": data.index, "audit": audit.audit, "split": split.split}
 
 
 def commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:
@@ -70,5 +70,5 @@ def commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:
 
 
 def data_overview() -> None:
-    """Find and split labelled images (see `tumorlens data --help`)."""
+    """Fetch, index, audit and split labelled images (see `tumorlens data --help`)."""
     main(["data", "--help"])

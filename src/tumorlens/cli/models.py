@@ -36,7 +36,7 @@ def train_command(defaults: TrainSettings | None) -> Callable[..., int]:
         /,
         out: Path,
         weights: str = "hub",
-        fold: int | None = None,
+        fold: str | None = None,
         resume: bool = False,
         preset: str = DEFAULT_PRESET,
         settings: Annotated[TrainSettings, arg(name="")] = defaults or TrainSettings(),  # noqa: B008
@@ -48,7 +48,7 @@ def train_command(defaults: TrainSettings | None) -> Callable[..., int]:
             out: The run folder to make.
             weights: Weights to start from: a safetensors file in torchvision's key names, the weights.safetensors of
                 a bundle (to train on where it ended), or `hub` to download ImageNet's at a pinned revision.
-            fold: The fold to test, where the manifest has folds.
+            fold: The fold to test, where the manifest has folds: a number, or the source that was left out.
             resume: Continue an interrupted run.
             preset: Name of a preset, or a TOML file; the options below override it.
             settings: All settings.
@@ -75,7 +75,7 @@ def crossval_command(defaults: TrainSettings | None) -> Callable[..., int]:
         /,
         out: Path,
         weights: str = "hub",
-        folds: tuple[int, ...] = (),
+        folds: tuple[str, ...] = (),
         preset: str = DEFAULT_PRESET,
         settings: Annotated[TrainSettings, arg(name="")] = defaults or TrainSettings(),  # noqa: B008
     ) -> int:
@@ -84,7 +84,7 @@ def crossval_command(defaults: TrainSettings | None) -> Callable[..., int]:
         The same command continues a stopped run: complete folds are kept, the interrupted one is resumed.
 
         Args:
-            manifest: A manifest with folds (`tumorlens data split MANIFEST --folds 5`).
+            manifest: A manifest with folds (`tumorlens data split MANIFEST --folds 5`, or --leave-one-source-out).
             out: The folder to make, with a run folder a fold.
             weights: As for train.
             folds: Only these folds.

@@ -3,12 +3,14 @@
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import Positional
 
 from tumorlens import DISCLAIMER
 from tumorlens.cli.terminal import progress_bar, say
 from tumorlens.data.predictions import PredictionWriter
+from tumorlens.data.readers import ReadOptions
 from tumorlens.errors import RunError
 from tumorlens.pipeline import REFERENCE, HeatmapFolder, explain_paths
 from tumorlens.runtime.predictor import Predictor
@@ -20,15 +22,22 @@ def predict(
     out: Path = Path("predictions.csv"),
     model: Path = REFERENCE,
     heatmaps: Path | None = None,
+    plane: Literal["acquired", "axial", "coronal", "sagittal"] = "acquired",
+    every: int = 1,
+    window: bool = False,
     overwrite: bool = False,
 ) -> int:
-    """Classify pictures and DICOM files, and show where the answers come from.
+    """Classify pictures, DICOM files and NIfTI volumes, and show where the answers come from.
 
     Args:
-        inputs: Files (PNG, JPEG, BMP, TIFF, WebP, DICOM) and folders of them.
+        inputs: Files (PNG, JPEG, BMP, TIFF, WebP, DICOM, NIfTI, MATLAB 7.3 of the figshare set), folders of them and
+            ZIP archives.
         out: Table to write, a row a slice. Bad inputs get a row with the reason.
         model: A bundle folder; the model that comes with tumorlens by default.
         heatmaps: Folder for an overlay PNG and the raw map (.npy, float32, at the picture's size) of each slice.
+        plane: The plane in which NIfTI volumes are cut. Slices that show little of the head are left out.
+        every: Take each n-th slice of files with several.
+        window: Take DICOM values as the header asks to show them (VOI LUT or window) instead of all.
         overwrite: Replace a table and maps that are there.
     """
     if not inputs:
@@ -39,11 +48,12 @@ def predict(
         raise RunError(f"{heatmaps}: not empty. Give another --heatmaps, or --overwrite to write into it")
     predictor = Predictor(model)
     folder = HeatmapFolder(heatmaps) if heatmaps else None
+    options = ReadOptions(plane="" if plane == "acquired" else plane, every=every, window=window)
     counts: Counter[str] = Counter()
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file, progress_bar() as bar:
         writer = PredictionWriter(file, predictor.classes)
-        for batch in explain_paths(inputs, predictor, lambda done, n: bar.update("predicting", done, n)):
+        for batch in explain_paths(inputs, predictor, lambda done, n: bar.update("predicting", done, n), options):
             writer.write(item.answer.prediction for item in batch)
             for item in batch:
                 counts[item.answer.prediction.status] += 1

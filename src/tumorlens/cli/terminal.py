@@ -89,7 +89,8 @@ def show_evaluation(evaluation: Evaluation) -> None:
     """Print the tables of an evaluation."""
     for warning in evaluation.warnings:
         console.print(f"[yellow]note:[/] {_plain(warning)}", highlight=False)
-    overall = Table(title=f"{evaluation.name}: figures with 95 % intervals by patient", title_justify="left")
+    note = f" ({evaluation.split_note})" if evaluation.split_note else ""
+    overall = _table(f"{evaluation.name}: figures with 95 % intervals by patient{note}")
     overall.add_column("")
     for name, table in evaluation.tables.items():
         accuracy = table.overall["accuracy"]
@@ -98,14 +99,14 @@ def show_evaluation(evaluation: Evaluation) -> None:
         overall.add_row(title, *(str(table.overall[key]) for table in evaluation.tables.values()))
     console.print(overall)
     main = evaluation.tables[evaluation.main]
-    by_class = Table(title=f"By class, {SIDES[evaluation.main].lower()}", title_justify="left")
+    by_class = _table(f"By class, {SIDES[evaluation.main].lower()}{note}")
     by_class.add_column("Class")
     for title in BY_CLASS.values():
         by_class.add_column(title)
     for name, figures in main.by_class.items():
         by_class.add_row(name, *(str(figures[key]) for key in BY_CLASS))
     console.print(by_class)
-    confusion = Table(title="Confusion matrix (rows true, columns predicted)", title_justify="left")
+    confusion = _table(f"Confusion matrix, rows true, columns predicted{note}")
     for heading in ("", *main.classes):
         confusion.add_column(heading, justify="left" if not heading else "right")
     for name, row in zip(main.classes, main.confusion, strict=True):
@@ -114,8 +115,12 @@ def show_evaluation(evaluation: Evaluation) -> None:
     if evaluation.tumours:
         say(
             f"Tumour slices alone: accuracy {evaluation.tumours['accuracy']}, AUC of the three tumour classes "
-            f"{evaluation.tumours['auc']}"
+            f"{evaluation.tumours['auc']}{note}"
         )
+
+
+def _table(title: str) -> Table:
+    return Table(title=_plain(title), title_justify="left")
 
 
 def _plain(text: str) -> str:

@@ -10,7 +10,7 @@ import torch
 
 from tumorlens.config import PreprocessSettings
 from tumorlens.data.preprocess import prepare
-from tumorlens.data.readers import read_slices
+from tumorlens.data.readers import read_slice
 from tumorlens.records import CLASSES, Sample
 
 
@@ -61,7 +61,7 @@ def load_dataset(
     images = np.empty((len(samples), settings.size, settings.size), dtype=np.uint8)
 
     def load(number: int) -> None:
-        square, _ = prepare(read_slices(root / samples[number].path)[0], settings)
+        square, _ = prepare(read_slice(root, samples[number]), settings)
         images[number] = np.round(square * 255)
 
     with ThreadPoolExecutor(max_workers=4) as pool:

@@ -8,12 +8,17 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
-from tumorlens.errors import ManifestError
+from tumorlens.data.readers.archive import find
+from tumorlens.data.readers.entry import Plane
+from tumorlens.errors import InputError, ManifestError
 from tumorlens.records import CLASSES, Sample
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Sample))
-REQUIRED = tuple(name for name in COLUMNS if name not in ("split", "fold"))
+REQUIRED = tuple(name for name in COLUMNS if name not in ("split", "fold", "frame", "plane"))
+PLANES: tuple[str, ...] = get_args(Plane)
+_NUMBERS = ("width", "height", "frame")
 
 
 def file_hash(path: Path) -> str:
@@ -64,27 +69,41 @@ def read_manifest(path: Path) -> list[Sample]:
 
 
 def check_files(samples: Sequence[Sample], root: Path) -> None:
-    """Make sure that every picture and mask of a manifest is there.
+    """Make sure that every picture and mask of a manifest is there, also inside archives.
 
     Raises:
         ManifestError: some are missing; the first few are named.
     """
-    missing = [
-        name for sample in samples for name in (sample.path, sample.mask) if name and not (root / name).is_file()
-    ]
+    names = dict.fromkeys(name for sample in samples for name in (sample.path, sample.mask) if name)
+    missing = [name for name in names if not _exists(str(root / name))]
     if missing:
         raise ManifestError(
-            f"{len(missing)} of {len(samples)} files of the manifest are missing below {root}, first: "
+            f"{len(missing)} of {len(names)} files of the manifest are missing below {root}, first: "
             f"{', '.join(missing[:3])}. Keep the manifest where its paths hold, or index again"
         )
 
 
+def _exists(address: str) -> bool:
+    try:
+        find(address)
+    except InputError:
+        return False
+    return True
+
+
 def _sample(row: dict[str, str], where: str) -> Sample:
     try:
-        width, height = int(row["width"]), int(row["height"])
+        # Manifests from before volumes could be indexed have no frame.
+        width, height, frame = (int(row.get(name) or ("0" if name == "frame" else "")) for name in _NUMBERS)
     except (TypeError, ValueError) as error:
-        raise ManifestError(f"{where}: width and height must be whole numbers ({error})") from error
+        raise ManifestError(f"{where}: width, height and frame must be whole numbers ({error})") from error
+    if frame < 0:
+        raise ManifestError(f"{where}: frame {frame} is below 0; frames count from 0. Index again")
     if row["label"] not in CLASSES:
         raise ManifestError(f"{where}: label {row['label']!r} is not one of {', '.join(CLASSES)}")
-    texts = {name: row.get(name) or "" for name in COLUMNS if name not in ("width", "height")}
-    return Sample(width=width, height=height, **texts)
+    texts = {name: row.get(name) or "" for name in COLUMNS if name not in _NUMBERS}
+    if texts["plane"] not in PLANES:
+        raise ManifestError(
+            f"{where}: plane {texts['plane']!r} is not one of {', '.join(filter(None, PLANES))}, or empty. Index again"
+        )
+    return Sample(width=width, height=height, frame=frame, **texts)

@@ -1,7 +1,7 @@
 """From a slice to the square a network sees, and back: the one preprocessing used in training, prediction and app.
 
 Robust intensity scaling, a crop to the head (so that the field of view says little of the source), padding to
-a square, and an antialiased resize. Numpy and Pillow only.
+a square, and an antialiased resize. Pixels that are not square are stretched first. Numpy and Pillow only.
 """
 
 import numpy as np
@@ -11,6 +11,7 @@ from tumorlens.config import PreprocessSettings
 from tumorlens.errors import InputError
 from tumorlens.records import Float32, Geometry, Slice
 
+_SQUARE_ENOUGH = 0.02  # ratio of spacings beyond 1 up to which pixels count as square
 _MIN_CROP = 0.3  # a box below this share of the side is no head but a speck: keep the whole picture
 
 
@@ -26,13 +27,16 @@ def prepare(picture: Slice, settings: PreprocessSettings) -> tuple[Float32, Geom
     scaled = _scale_intensity(picture, settings)
     box = _head_box(scaled, settings)
     top, left, bottom, right = box
-    height, width = bottom - top, right - left
+    crop = scaled[top:bottom, left:right]
+    height, width = _square_pixels(crop.shape[0], crop.shape[1], picture.spacing)
+    if (height, width) != crop.shape:
+        crop = resize(crop, height, width)
     side = max(height, width)
     pad = ((side - height) // 2, (side - width) // 2)
     square = np.zeros((side, side), dtype=np.float32)
-    square[pad[0] : pad[0] + height, pad[1] : pad[1] + width] = scaled[top:bottom, left:right]
+    square[pad[0] : pad[0] + height, pad[1] : pad[1] + width] = crop
     resized = resize(square, settings.size, settings.size)
-    geometry = Geometry(picture.pixels.shape[0], picture.pixels.shape[1], box, side, pad)
+    geometry = Geometry(picture.pixels.shape[0], picture.pixels.shape[1], box, side, pad, (height, width))
     return np.clip(resized, 0.0, 1.0), geometry
 
 
@@ -45,15 +49,41 @@ def to_picture(values: Float32, geometry: Geometry) -> Float32:
     square = resize(values, geometry.side, geometry.side)
     top, left, bottom, right = geometry.box
     row, column = geometry.pad
+    height, width = geometry.shape or (bottom - top, right - left)
+    crop = square[row : row + height, column : column + width]
+    if crop.shape != (bottom - top, right - left):
+        crop = resize(crop, bottom - top, right - left)
     out = np.zeros((geometry.height, geometry.width), dtype=np.float32)
-    out[top:bottom, left:right] = square[row : row + bottom - top, column : column + right - left]
+    out[top:bottom, left:right] = crop
     return out
+
+
+def to_square(values: Float32, geometry: Geometry, size: int) -> Float32:
+    """Lay a plane over the original picture, say a mask, onto the prepared square: what `to_picture` undoes.
+
+    Returns:
+        The plane (size, size), float32, zero where the square shows no picture.
+    """
+    top, left, bottom, right = geometry.box
+    row, column = geometry.pad
+    height, width = geometry.shape or (bottom - top, right - left)
+    square = np.zeros((geometry.side, geometry.side), dtype=np.float32)
+    square[row : row + height, column : column + width] = resize(values[top:bottom, left:right], height, width)
+    return resize(square, size, size)
 
 
 def resize(values: Float32, height: int, width: int) -> Float32:
     """Resize a plane (h, w) to (height, width): bilinear, antialiased where it shrinks."""
     image = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
+
+
+def _square_pixels(height: int, width: int, spacing: tuple[float, float] | None) -> tuple[int, int]:
+    """The size at which a crop's pixels are square, none of them finer than the picture's finest."""
+    if spacing is None or abs(spacing[0] / spacing[1] - 1) <= _SQUARE_ENOUGH:
+        return height, width
+    finest = min(spacing)
+    return max(1, round(height * spacing[0] / finest)), max(1, round(width * spacing[1] / finest))
 
 
 def _scale_intensity(picture: Slice, settings: PreprocessSettings) -> Float32:

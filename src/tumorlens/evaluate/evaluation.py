@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tumorlens.bootstrap import ROUNDS
 from tumorlens.data.predictions import read_predictions
-from tumorlens.evaluate.bootstrap import ROUNDS
+from tumorlens.errors import RunError
 from tumorlens.evaluate.metrics import Answers, Table, collect, tabulate, tumour_figures
 from tumorlens.records import Estimate, Prediction
 
 SPLITS = ("train", "val", "test")
+LEAKY = "SPLIT BY SLICE"
 SCHEMA_VERSION = 1
 
 
@@ -22,7 +24,8 @@ SCHEMA_VERSION = 1
 class Evaluation:
     """The figures of a run: tables and answers by split, tumour-only figures of the test side, and warnings.
 
-    `history` has a row an epoch, empty where the predictions come from elsewhere.
+    `history` has a row an epoch, empty where the predictions come from elsewhere. `assignment` is the hash of the
+    split, empty where unknown; `leaky` says that patients are on two of its sides, and every table must say so.
     """
 
     name: str
@@ -31,6 +34,14 @@ class Evaluation:
     tumours: dict[str, Estimate]
     warnings: tuple[str, ...]
     history: tuple[dict[str, float], ...] = ()
+    assignment: str = ""
+    leaky: bool = False
+
+    @property
+    def split_note(self) -> str:
+        """What stands by every table: which split it is of, and LEAKY where it is split by slice."""
+        parts = (f"split {self.assignment[:12]}" if self.assignment else "", LEAKY if self.leaky else "")
+        return ", ".join(part for part in parts if part)
 
     @property
     def main(self) -> str:
@@ -43,6 +54,7 @@ class Evaluation:
             "schema_version": SCHEMA_VERSION,
             "name": self.name,
             "interval": "95 %, percentile bootstrap over patient groups",
+            "split": {"assignment_sha256": self.assignment or None, "leaky_by_slice": self.leaky},
             "splits": {name: _table_json(table) for name, table in self.tables.items()},
             "tumour_classes": {key: estimate_json(value) for key, value in self.tumours.items()},
             "warnings": list(self.warnings),
@@ -53,12 +65,13 @@ def evaluate_run(folder: Path, rounds: int = ROUNDS) -> Evaluation:
     """Evaluate the predictions of one run folder.
 
     Raises:
-        RunError: no predictions there, or none with labels.
+        RunError: no predictions there, or none with labels, or the run's config is damaged.
     """
     history = folder / "history.csv"
+    assignment, leaky = _read_split(folder / "config.json")
     return evaluate_predictions(
         read_predictions(folder / "predictions.csv"), folder.resolve().name, rounds,
-        _read_history(history) if history.is_file() else (),
+        _read_history(history) if history.is_file() else (), assignment, leaky,
     )  # fmt: skip
 
 
@@ -67,8 +80,18 @@ def evaluate_predictions(
     name: str,
     rounds: int = ROUNDS,
     history: Sequence[dict[str, float]] = (),
+    assignment: str = "",
+    leaky: bool = False,
 ) -> Evaluation:
     """Evaluate labelled predictions; those without a split count as `test`.
+
+    Args:
+        predictions: of one run, or pooled.
+        name: what the figures are of.
+        rounds: bootstrap draws.
+        history: a row an epoch.
+        assignment: the hash of the split, where known.
+        leaky: the split is known to be leaky; where the predictions show it themselves, this need not be said.
 
     Raises:
         RunError: none of them is labelled and answered.
@@ -79,13 +102,16 @@ def evaluate_predictions(
     answers = {name: collect(sides[name]) for name in SPLITS if sides[name]}
     tables = {name: tabulate(part, rounds) for name, part in answers.items()}
     main = "test" if "test" in answers else list(answers)[-1]
+    shared, groups = _on_two_sides(predictions)
     return Evaluation(
         name=name,
         tables=tables,
         answers=answers,
         tumours=tumour_figures(answers[main], rounds),
-        warnings=tuple(_warnings(predictions, answers)),
+        warnings=(*_leaky_warning(shared, groups, leaky), *_warnings(predictions, answers)),
         history=tuple(history),
+        assignment=assignment,
+        leaky=leaky or shared > 0,
     )
 
 
@@ -115,18 +141,24 @@ def _table_json(table: Table) -> dict[str, Any]:
     }
 
 
-def _warnings(predictions: Sequence[Prediction], answers: dict[str, Answers]) -> list[str]:
+def _on_two_sides(predictions: Sequence[Prediction]) -> tuple[int, int]:
+    """Patient groups on more than one side, and all."""
     sides: dict[str, set[str]] = defaultdict(set)
     for item in predictions:
         if item.patient_group:
             sides[item.patient_group].add(item.split or "test")
-    shared = sum(len(names) > 1 for names in sides.values())
+    return sum(len(names) > 1 for names in sides.values()), len(sides)
+
+
+def _leaky_warning(shared: int, groups: int, leaky: bool) -> list[str]:
+    if not shared and not leaky:
+        return []
+    why = f"{shared} of {groups} patient groups are on more than one side" if shared else "patients were not kept apart"
+    return [f"{LEAKY}: {why}. These figures are too good and say nothing about new patients."]
+
+
+def _warnings(predictions: Sequence[Prediction], answers: dict[str, Answers]) -> list[str]:
     found = []
-    if shared:
-        found.append(
-            f"SPLIT BY SLICE: {shared} of {len(sides)} patient groups are on more than one side. These figures are "
-            "too good and say nothing about new patients."
-        )
     if not all(item.patient_group for item in predictions if item.label):
         found.append("Some images have no patient group; each counts as a patient, so intervals are too narrow.")
     unknown = {g for part in answers.values() for g in part.groups if g.startswith(("similar:", "file:"))}
@@ -136,6 +168,17 @@ def _warnings(predictions: Sequence[Prediction], answers: dict[str, Answers]) ->
             "person may be on two sides, so figures of these images are optimistic."
         )
     return found
+
+
+def _read_split(path: Path) -> tuple[str, bool]:
+    """The hash of the split that a run was trained with, and whether it is leaky; earlier runs do not say."""
+    if not path.is_file():
+        return "", False
+    try:
+        split = json.loads(path.read_text(encoding="utf-8")).get("split") or {}
+        return str(split.get("assignment_sha256") or ""), bool(split.get("leaky_by_slice"))
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+        raise RunError(f"{path}: damaged ({error}). Restore it: it says which split the figures are of") from error
 
 
 def _read_history(path: Path) -> tuple[dict[str, float], ...]:

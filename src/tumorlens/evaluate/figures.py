@@ -43,7 +43,8 @@ def roc_curves(answers: Answers) -> str:
             axis.plot(wrong, right, STYLES[number % 4], color=COLOURS[number % 6], label=class_title(name))
     axis.plot([0, 1], [0, 1], color="#999", lw=0.8)
     axis.set(xlabel="1 − specificity", ylabel="sensitivity", title="ROC, one class against the rest")
-    axis.legend(frameon=False, loc="lower right")
+    if len(axis.lines) > 1:  # answers of one class alone have no curve
+        axis.legend(frameon=False, loc="lower right")
     return _svg(figure)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tumorlens.bootstrap import ROUNDS, PatientBootstrap, Weights
 from tumorlens.errors import RunError
-from tumorlens.evaluate.bootstrap import ROUNDS, PatientBootstrap, Weights
 from tumorlens.records import Estimate, Prediction
 
 #: A scalar as numpy's products give it.

@@ -37,6 +37,7 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
         version=__version__,
         disclaimer=DISCLAIMER,
         warnings=evaluation.warnings,
+        split_note=evaluation.split_note,
         overall=_overall_rows(evaluation),
         sides=[_side(evaluation, name) for name in evaluation.tables],
         class_heads=list(BY_CLASS.values()),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from tumorlens.config import TrainSettings
 from tumorlens.data.dataset import SliceDataset, load_dataset
 from tumorlens.data.manifest import check_files, read_manifest
 from tumorlens.data.predictions import write_predictions
+from tumorlens.data.split_record import verified_split
 from tumorlens.data.splits import sides_of_fold
 from tumorlens.errors import SplitError
 from tumorlens.model.blocks import BLOCKS_PER_LAYER
@@ -54,7 +56,7 @@ class Order:
     out: Path
     settings: TrainSettings
     weights: Path | None
-    fold: int | None = None
+    fold: str | None = None
     resume: bool = False
     layers: tuple[int, ...] = BLOCKS_PER_LAYER
 
@@ -72,7 +74,7 @@ def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
     """
     reporter = reporter or Reporter()
     settings = order.settings
-    samples = _sides(order)
+    samples, split = _sides(order)
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)
     with torch.random.fork_rng(devices=[]):  # new layers are drawn from the seed; the caller's state stays
@@ -86,14 +88,14 @@ def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
         settings.preprocess,
         lambda done, n: reporter.progress("reading", done, n),
     )
-    config = describe(order.manifest, settings, order.fold, order.weights)
+    config = describe(order.manifest, settings, order.fold, order.weights, split)
     paths = open_run(order.out, config, order.resume)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     computer = Computer(network, device, precision)
-    _announce(dataset, settings, device, precision, reporter)
+    _announce(dataset, settings, device, precision, split, reporter)
     fit(computer, dataset, settings, paths, order.resume, reporter)
     load_checkpoint(paths.best, network, None, owner(settings))
-    _finish(computer, dataset, settings, paths, order, reporter)
+    _finish(computer, dataset, settings, paths, order, split, reporter)
     return paths
 
 
@@ -143,8 +145,10 @@ def owner(settings: TrainSettings) -> str:
     return f"classes {','.join(CLASSES)}; {settings.model_dump_json(exclude={'device', 'precision'})}"
 
 
-def _sides(order: Order) -> list[Sample]:
+def _sides(order: Order) -> tuple[list[Sample], dict[str, Any]]:
+    """The samples with their sides, and what is to be kept of the split."""
     samples = read_manifest(order.manifest)
+    split = verified_split(order.manifest, samples)
     check_files(samples, order.manifest.parent)
     if order.fold is not None:
         samples = sides_of_fold(samples, order.fold, VAL_SHARE, order.settings.seed)
@@ -154,7 +158,7 @@ def _sides(order: Order) -> list[Sample]:
             f"{order.manifest}: {counts['train']} training and {counts['val']} validation images. Run "
             "`tumorlens data split MANIFEST`, or with --folds K and train with --fold N"
         )
-    return samples
+    return samples, split
 
 
 def _fit_head(
@@ -195,15 +199,18 @@ def _announce(
     settings: TrainSettings,
     device: torch.device,
     precision: torch.dtype,
+    split: dict[str, Any],
     reporter: Reporter,
 ) -> None:
-    for split in ("train", "val", "test"):
-        side = dataset.side(split)
+    leaky = ", SPLIT BY SLICE: figures will be too good" if split["leaky_by_slice"] else ""
+    reporter.message(f"split {split['assignment_sha256'][:12]}{leaky}")
+    for name in ("train", "val", "test"):
+        side = dataset.side(name)
         counts = Counter(sample.label for sample in side.samples)
         groups = len({sample.patient_group for sample in side.samples})
         reporter.message(
-            f"{split}: {len(side)} slices of {groups} patient groups ("
-            + ", ".join(f"{name} {counts[name]}" for name in CLASSES) + ")"
+            f"{name}: {len(side)} slices of {groups} patient groups ("
+            + ", ".join(f"{label} {counts[label]}" for label in CLASSES) + ")"
         )  # fmt: skip
     if settings.class_weights:
         weights = class_weights(dataset.side("train").labels, len(CLASSES)).tolist()
@@ -228,6 +235,7 @@ def _finish(
     settings: TrainSettings,
     paths: RunPaths,
     order: Order,
+    split: dict[str, Any],
     reporter: Reporter,
 ) -> None:
     """The data's class shares, temperature from validation, predictions for every image, and the bundle."""
@@ -248,7 +256,7 @@ def _finish(
         classes=CLASSES,
         preprocess=settings.preprocess,
         temperature=temperature,
-        training_data=_data_summary(dataset.samples),
+        training_data={**_data_summary(dataset.samples), "split": split},
         initial_weights=order.weights.name if order.weights else "random",
     )
     write_card(paths.bundle, card)
@@ -258,7 +266,7 @@ def _predictions(samples: Sequence[Sample], logits: np.ndarray) -> list[Predicti
     return [
         Prediction(
             source=sample.path,
-            frame=0,
+            frame=sample.frame,
             status="ok",
             classes=CLASSES,
             probabilities=tuple(float(p) for p in row),

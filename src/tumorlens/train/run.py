@@ -70,9 +70,16 @@ def open_run(folder: Path, config: dict[str, Any], resume: bool) -> RunPaths:
         return paths
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder}: already in use. Continue it with --resume, or give another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    paths.config.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_config(folder, config)
     return paths
+
+
+def write_config(folder: Path, config: dict[str, Any]) -> None:
+    """Write `config.json`, whole; the folder is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"{CONFIG}.part"
+    temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(folder / CONFIG)
 
 
 def check_same(folder: Path, config: dict[str, Any]) -> None:
@@ -88,7 +95,7 @@ def check_same(folder: Path, config: dict[str, Any]) -> None:
         began = json.loads(path.read_text(encoding="utf-8"))
         pairs = [
             ("manifest", began["manifest"]["sha256"], config["manifest"]["sha256"]),
-            ("fold", began["manifest"]["fold"], config["manifest"]["fold"]),
+            ("fold", _fold(began), _fold(config)),
             ("initial weights", began["initial_weights"], config["initial_weights"]),
             *((key, began["settings"][key], config["settings"][key]) for key in config["settings"] if key not in PLACE),
         ]
@@ -102,8 +109,18 @@ def check_same(folder: Path, config: dict[str, Any]) -> None:
             )
 
 
-def describe(manifest: Path, settings: TrainSettings, fold: int | None, weights: Path | None) -> dict[str, Any]:
-    """The provenance that `config.json` keeps: settings, versions, commit and hashes."""
+def describe(
+    manifest: Path, settings: TrainSettings, fold: str | None, weights: Path | None, split: dict[str, Any]
+) -> dict[str, Any]:
+    """The provenance that `config.json` keeps: settings, versions, commit and hashes.
+
+    Args:
+        manifest: what is trained on.
+        settings: all settings.
+        fold: the fold that is tested, where there are folds.
+        weights: the initial weights; None for random ones.
+        split: what `verified_split` says of the manifest.
+    """
     import monai
     import torch
 
@@ -112,6 +129,7 @@ def describe(manifest: Path, settings: TrainSettings, fold: int | None, weights:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "settings": settings.model_dump(mode="json"),
         "manifest": {"path": str(manifest), "sha256": file_hash(manifest), "fold": fold},
+        "split": split,
         "initial_weights": {"name": weights.name, "sha256": file_hash(weights)} if weights else None,
         "versions": {
             "tumorlens": tumorlens.__version__,
@@ -121,6 +139,12 @@ def describe(manifest: Path, settings: TrainSettings, fold: int | None, weights:
         },
         "git_commit": _git_commit(),
     }
+
+
+def _fold(config: dict[str, Any]) -> str | None:
+    """The tested fold; earlier runs kept it as a number."""
+    fold = config["manifest"]["fold"]
+    return None if fold is None else str(fold)
 
 
 def _git_commit() -> str:

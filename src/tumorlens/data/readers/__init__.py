@@ -1,18 +1,38 @@
 """One door for every format: `read_slices(path)` returns the slices of a file, whatever it is.
 
 Axes are (row, column), rows downwards as the picture is shown; values are float32, finite, of any range and
-with bright meaning bright (MONOCHROME1 is inverted). A file is recognised by its content, not by its name.
+with bright meaning bright (MONOCHROME1 is inverted). A file is recognised by its content, not by its name. It may lie
+in a ZIP archive; then its address is `set.zip!1.mat`, wherever a path is asked for.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import cast
 
-from tumorlens.data.readers import dicom, picture
+import numpy as np
+from numpy.typing import NDArray
+
+from tumorlens.data.orientation import turn
+from tumorlens.data.readers import archive, dicom, matlab, nifti, picture
+from tumorlens.data.readers.archive import Member, Refused, natural
+from tumorlens.data.readers.entry import SEPARATOR, Entry, Plane, ReadOptions
 from tumorlens.errors import InputError
-from tumorlens.records import Slice
+from tumorlens.records import Sample, Slice
 
-#: What a folder is searched for; a file named directly is tried whatever its name.
-SUFFIXES = (*picture.SUFFIXES, *dicom.SUFFIXES)
+__all__ = [
+    "ALL_SLICES", "ARCHIVES", "SUFFIXES", "Entry", "ReadOptions", "Refused", "check_size", "entries_in", "find_inputs",
+    "images_below", "open_entry", "read_mask", "read_slice", "read_slices",
+]  # fmt: skip
+
+#: What a folder or an archive is searched for; a file named directly is tried whatever its name.
+SUFFIXES: tuple[str, ...] = (*picture.SUFFIXES, *dicom.SUFFIXES, *nifti.SUFFIXES, *matlab.SUFFIXES)
+#: What may hold them.
+ARCHIVES = archive.SUFFIXES
+#: The options that change nothing.
+ALL_SLICES = ReadOptions()
 
 MIN_SIDE = 16
 MAX_SIDE = 8192
@@ -20,7 +40,7 @@ MAX_PIXELS = 4096 * 4096
 MAX_FILE_PIXELS = 400_000_000
 
 
-def check_size(path: Path, height: int, width: int, frames: int = 1) -> None:
+def check_size(entry: Entry, height: int, width: int, frames: int = 1) -> None:
     """Refuse pictures too small to show anything or too large to be a slice, before they are decoded.
 
     Raises:
@@ -29,62 +49,187 @@ def check_size(path: Path, height: int, width: int, frames: int = 1) -> None:
     """
     if min(height, width) < MIN_SIDE:
         raise InputError(
-            f"{path.name}: {width} x {height} pixels are too few; a slice needs at least "
+            f"{entry.name}: {width} x {height} pixels are too few; a slice needs at least "
             f"{MIN_SIDE} x {MIN_SIDE}. Give the original picture, not a thumbnail"
         )
     if height * width > MAX_PIXELS or max(height, width) > MAX_SIDE:
         raise InputError(
-            f"{path.name}: {width} x {height} pixels are too many for one slice (at most "
+            f"{entry.name}: {width} x {height} pixels are too many for one slice (at most "
             f"{MAX_PIXELS:,} and {MAX_SIDE} a side). Reduce it, or give the slice alone"
         )
     if height * width * frames > MAX_FILE_PIXELS:
         raise InputError(
-            f"{path.name}: {frames} frames of {width} x {height} pixels are too many for one file (at most "
+            f"{entry.name}: {frames} frames of {width} x {height} pixels are too many for one file (at most "
             f"{MAX_FILE_PIXELS // 1_000_000} million pixels). Give it in parts"
         )
 
 
-def read_slices(path: Path) -> list[Slice]:
-    """Read every slice of one file.
+def read_slices(path: Path | Entry, options: ReadOptions = ALL_SLICES) -> list[Slice]:
+    """Read the slices of one file.
+
+    Args:
+        path: the file, or the address of a member of an archive.
+        options: which slices; all of them by default.
 
     Returns:
-        At least one slice; several for a multi-frame DICOM file, a multi-page TIFF or an animation.
+        At least one slice; several for a volume, a multi-frame DICOM file, a multi-page TIFF or an animation.
 
     Raises:
         InputError: the file is missing, empty, truncated, of an unknown format, or of an unusable size.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file. Check the path")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path.name}: the file is empty (0 bytes). Copy it again")
-    if dicom.is_dicom(path):
-        return dicom.read(path, check_size)
-    try:
-        return picture.read(path, check_size)
-    except picture.NotAPictureError:
-        # Old DICOM files may lack the mark; then the name is all there is to go by.
-        if path.suffix.lower() in dicom.SUFFIXES:
-            return dicom.read(path, check_size)
-        raise
+    if options.every < 1:
+        raise InputError(f"every {options.every} slices is nothing; allowed are 1 (each) and more")
+    entry = _loaded(path)
+    slices = cast(list[Slice], _reader(entry).read(entry, check_size, options))
+    if not slices:
+        raise InputError(f"{entry.name}: no slice in it that was asked for. Ask for others")
+    return slices
 
 
-def find_inputs(paths: list[Path]) -> Iterator[Path]:
-    """The files that `paths` name: files as they are, folders searched by suffix, in a stable order.
+def open_entry(root: Path, address: str) -> Entry:
+    """The file that a manifest's `path` or `mask` names; a member of an archive has its bytes in memory.
 
-    Yields:
-        Paths of files. A folder in which nothing is found yields itself, so that its emptiness is reported.
+    Raises:
+        InputError: it is missing, or the archive or the member cannot be read.
     """
-    for path in paths:
-        if not path.is_dir():
-            yield path
+    return archive.open_member(str(root / address))
+
+
+def read_slice(root: Path, sample: Sample) -> Slice:
+    """Read the one slice that a row of a manifest names.
+
+    Raises:
+        InputError: it is missing or cannot be read.
+    """
+    return _row_slice(open_entry(root, sample.path), sample)
+
+
+def read_mask(root: Path, sample: Sample) -> NDArray[np.bool_] | None:
+    """Read the tumour's outline of one row of a manifest, (height, width) like its picture; None where it has none.
+
+    Raises:
+        InputError: the mask is missing, cannot be read, or is not of the picture's size.
+    """
+    if not sample.mask:
+        return None
+    entry = open_entry(root, sample.mask)
+    if matlab.is_hdf5(entry):
+        mask = matlab.read_case(entry, check_size).mask
+    elif nifti.is_nifti(entry):
+        (mask,) = nifti.read_mask(entry, _row_options(sample))
+    else:
+        # Drawn on the pixels as they are stored; the picture may have been turned upright.
+        shown = read_slice(root, sample)
+        stored = read_slices(entry, ReadOptions(frame=sample.frame))[0].pixels > 0
+        mask = turn(stored, shown.orientation)
+        sample = replace(sample, height=shown.pixels.shape[0], width=shown.pixels.shape[1])
+    if mask.shape != (sample.height, sample.width):
+        raise InputError(
+            f"{entry.name}: the mask is {mask.shape[1]} x {mask.shape[0]} pixels, its picture {sample.width} x "
+            f"{sample.height}; they must be alike. Give the mask of this picture"
+        )
+    return mask
+
+
+def find_inputs(paths: Sequence[Path]) -> list[Entry | Refused]:
+    """What `paths` name: files as they are, folders and archives searched, DICOM slices ordered as they were scanned.
+
+    Returns:
+        Entries, read when they are opened, and a `Refused` for what cannot be used: a missing file, a folder or an
+        archive with nothing in it, a bad member of an archive.
+    """
+    found = [item for path in paths for item in _listed(path)]
+    ordered = iter(dicom.in_order([item for item in found if isinstance(item, Entry)]))
+    return [next(ordered) if isinstance(item, Entry) else item for item in found]
+
+
+def entries_in(path: Path) -> Iterator[Entry | Refused]:
+    """Every file that can be read below a folder or in an archive, archives opened, in natural order; else the file."""
+    for file in images_below(path) if path.is_dir() else [path]:
+        try:
+            entry = archive.find(str(file))
+        except InputError as error:
+            yield Refused(str(file), str(error))
             continue
-        yield from images_below(path) or [path]
+        if archive.is_archive(entry):
+            yield from archive.members(entry, _is_wanted)
+        else:
+            yield entry
 
 
 def images_below(folder: Path) -> list[Path]:
-    """Every image file below a folder, sorted: by suffix, or by DICOM's mark where the suffix says nothing."""
-    return sorted(
-        entry
-        for entry in folder.rglob("*")
-        if entry.is_file() and (entry.suffix.lower() in SUFFIXES or dicom.is_dicom(entry))
-    )
+    """Every image file and archive below a folder, in natural order: by suffix, or by DICOM's mark.
+
+    Links to folders are not followed: they may lead in a circle.
+    """
+    found = []
+    for top, _, names in os.walk(folder):
+        for name in names:
+            path = Path(top, name)
+            if path.is_file() and not name.startswith("._") and _is_known(Entry(str(path))):
+                found.append(path)
+    return sorted(found, key=lambda path: [natural(part) for part in path.relative_to(folder).parts])
+
+
+def _listed(path: Path) -> list[Entry | Refused]:
+    found = list(entries_in(path))
+    if found:
+        return found
+    kind = "folder" if path.is_dir() else "archive"
+    return [
+        Refused(
+            str(path),
+            f"{path}: no pictures or DICOM files, NIfTI volumes or MATLAB files in this {kind}. Check the path",
+        )
+    ]
+
+
+def _loaded(path: Path | Entry) -> Entry:
+    entry = path if isinstance(path, Entry) else archive.find(str(path))
+    if isinstance(entry, Member):
+        entry = entry.load()
+    if entry.data is None and not Path(entry.address).is_file():
+        raise InputError(f"{entry.address}: no such file. Check the path")
+    if entry.size == 0:
+        raise InputError(f"{entry.name}: the file is empty (0 bytes). Copy it again")
+    return entry
+
+
+def _reader(entry: Entry) -> ModuleType:
+    """The module that reads this content; where the content says nothing, the name does."""
+    if dicom.is_dicom(entry):
+        return dicom
+    if matlab.is_hdf5(entry) or matlab.is_version_5(entry):
+        return matlab
+    if nifti.is_nifti(entry):
+        return nifti
+    if archive.is_archive(entry):
+        raise InputError(
+            f"{entry.name}: an archive, not a slice. Give it to `tumorlens predict` or `tumorlens data index`, or name "
+            f"one of its members: {entry.name}{SEPARATOR}MEMBER"
+        )
+    # Old DICOM files may lack the mark, damaged volumes theirs; then the name is all there is to go by.
+    for reader in (dicom, nifti):
+        if entry.name.lower().endswith(reader.SUFFIXES) and not picture.is_picture(entry):
+            return cast(ModuleType, reader)
+    return picture
+
+
+def _is_wanted(entry: Entry) -> bool:
+    try:
+        return _is_known(entry)
+    except InputError:  # a damaged member is worth a sentence
+        return True
+
+
+def _is_known(entry: Entry) -> bool:
+    return entry.name.lower().endswith((*SUFFIXES, *ARCHIVES)) or dicom.is_dicom(entry)
+
+
+def _row_options(sample: Sample) -> ReadOptions:
+    # Whole: a row counts its slices in the whole volume, however little of the head one shows.
+    return ReadOptions(plane=cast(Plane, sample.plane), frame=sample.frame, whole=True)
+
+
+def _row_slice(entry: Entry, sample: Sample) -> Slice:
+    return read_slices(entry, _row_options(sample))[0]

@@ -28,6 +28,11 @@ class Entry:
         """Of the name, in lower case, with its dot."""
         return Path(self.name).suffix.lower()
 
+    @property
+    def size(self) -> int:
+        """Bytes in it."""
+        return len(self.data) if self.data is not None else Path(self.address).stat().st_size
+
     def open(self) -> BinaryIO:
         """A binary stream at the beginning; the caller closes it."""
         return io.BytesIO(self.data) if self.data is not None else Path(self.address).open("rb")

@@ -1,0 +1,73 @@
+"""How far the source gives the label away: what ten simple features of a picture predict of its class."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tumorlens.bootstrap import PatientBootstrap, Weights
+from tumorlens.data.audit.scan import FEATURES
+from tumorlens.records import Estimate, Float32
+
+FOLDS = 5
+_ROUNDS = 500
+
+
+@dataclass(frozen=True)
+class SourceBias:
+    """Balanced accuracy of a small forest on `FEATURES`, on patients that it did not see, beside chance.
+
+    `importance` is (feature, share of the forest's splits' gain), largest first.
+    """
+
+    balanced_accuracy: Estimate
+    chance: float
+    importance: tuple[tuple[str, float], ...]
+
+    @property
+    def tells(self) -> bool:
+        """Whether the features beat chance beyond doubt."""
+        return self.balanced_accuracy.low > self.chance
+
+
+def source_bias(features: Float32, labels: Sequence[str], groups: Sequence[str], seed: int = 0) -> SourceBias | None:
+    """Predict the label from simple features by patient-grouped five-fold cross-validation.
+
+    Args:
+        features: (n, 10), see `FEATURES`.
+        labels: a class name a picture.
+        groups: a patient group a picture; whole groups are held out.
+        seed: of folds, forest and bootstrap.
+
+    Returns:
+        The figure, or None where there are fewer than two classes with at least `FOLDS` groups each.
+    """
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    labels_, groups_ = np.asarray(labels), np.asarray(groups)
+    classes = [name for name in np.unique(labels_) if len(np.unique(groups_[labels_ == name])) >= FOLDS]
+    if len(classes) < 2:
+        return None
+    kept = np.isin(labels_, classes)
+    x, y, g = features[kept], labels_[kept], groups_[kept]
+    predicted = np.empty_like(y)
+    importance = np.zeros(len(FEATURES))
+    for train, test in StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(x, y, g):
+        forest = RandomForestClassifier(
+            100, min_samples_leaf=3, class_weight="balanced", random_state=seed, n_jobs=2
+        ).fit(x[train], y[train])
+        predicted[test] = forest.predict(x[test])
+        importance += forest.feature_importances_ / FOLDS
+    figure = PatientBootstrap([str(name) for name in g], _ROUNDS, seed).estimate(
+        lambda weights: _balanced_accuracy(y == predicted, y, weights)
+    )
+    ranked = sorted(zip(FEATURES, importance, strict=True), key=lambda item: -item[1])
+    return SourceBias(figure, 1 / len(classes), tuple((name, float(share)) for name, share in ranked))
+
+
+def _balanced_accuracy(right: np.ndarray, labels: np.ndarray, weights: Weights) -> float:
+    names, codes = np.unique(labels, return_inverse=True)
+    total = np.bincount(codes, weights, minlength=len(names))
+    hits = np.bincount(codes, weights * right, minlength=len(names))
+    return float(np.mean(hits / total)) if (total > 0).all() else float("nan")

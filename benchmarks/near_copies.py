@@ -102,9 +102,8 @@ def recall(samples: list[Sample], root: Path, seen: Scan, rows: np.ndarray) -> N
 def false_matches(name: str, control: Scan, other: Scan) -> None:
     best = best_of(pairs_between(control.thumbnails, other.thumbnails, near=0.0)).values()
     scores = np.array([pair.score for pair in best])
-    print(
-        f"| {name} | {len(control.thumbnails)} | {(scores >= NEAR).sum()} | {(scores >= COPY).sum()} | {scores.max():.3f} |"
-    )
+    counts = f"{(scores >= NEAR).sum()} | {(scores >= COPY).sum()}"
+    print(f"| {name} | {len(control.thumbnails)} | {counts} | {scores.max():.3f} |")
 
 
 def within(name: str, samples: list[Sample], seen: Scan) -> None:
@@ -117,9 +116,8 @@ def within(name: str, samples: list[Sample], seen: Scan) -> None:
     linked = {(pair.first, pair.second) for pair in pairs}
     beside = [(i, i + 1) for i in range(len(samples) - 1) if samples[i].patient_id == samples[i + 1].patient_id]
     share = sum(pair in linked for pair in beside) / len(beside)
-    print(
-        f"| {name} | {possible:,} | {len(other)} | {sum(p.score >= COPY for p in other)} | {share:.2f} of {len(beside):,} |"
-    )
+    copies = sum(pair.score >= COPY for pair in other)
+    print(f"| {name} | {possible:,} | {len(other)} | {copies} | {share:.2f} of {len(beside):,} |")
 
 
 def cost(samples: list[Sample], root: Path, thumbnails: np.ndarray) -> None:

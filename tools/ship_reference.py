@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import jinja2
+from tumorlens.evaluate.bootstrap import PatientBootstrap
 
 from tumorlens.data.predictions import read_predictions
-from tumorlens.evaluate.bootstrap import PatientBootstrap
 from tumorlens.evaluate.evaluation import evaluate_run
 from tumorlens.evaluate.metrics import auc, collect, tumour_figures
 from tumorlens.evaluate.report import BY_CLASS, OVERALL

@@ -1,7 +1,6 @@
 """The Streamlit page: drop a picture or a DICOM slice, get an answer with its reason."""
 
 import io
-import tempfile
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from tumorlens import DISCLAIMER
-from tumorlens.data.readers import SUFFIXES, read_slices
+from tumorlens.data.readers import Entry, SUFFIXES, read_slices
 from tumorlens.errors import TumorlensError
 from tumorlens.examples import EXAMPLES, Example
 from tumorlens.explain.overlay import to_grey
@@ -66,19 +65,12 @@ def load_predictor(folder: str) -> Predictor:
 
 
 def read_upload(data: bytes, name: str) -> list[Slice]:
-    """The slices of an uploaded file; it lies on disk only while it is read, and its name is never a path.
+    """The slices of an uploaded file; it never lies on disk, and its name is never a path.
 
     Raises:
         TumorlensError: the file cannot be used.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        suffix = Path(name).suffix.lower()
-        path = Path(folder) / f"upload{suffix if suffix in SUFFIXES else ''}"
-        path.write_bytes(data)
-        try:
-            return [Slice(item.pixels, name, item.frame) for item in read_slices(path)]
-        except TumorlensError as error:
-            raise TumorlensError(str(error).replace(path.name, name, 1)) from error
+    return read_slices(Entry(name, data))
 
 
 def _choose() -> tuple[list[Slice], str, str]:
@@ -86,7 +78,9 @@ def _choose() -> tuple[list[Slice], str, str]:
     left, right = st.columns([5, 7], gap="large")
     with left:
         upload = st.file_uploader(
-            "Your picture or DICOM slice", type=[suffix.lstrip(".") for suffix in SUFFIXES], key="upload"
+            "Your picture, DICOM file or NIfTI volume",
+            type=[suffix.rpartition(".")[2] for suffix in SUFFIXES],
+            key="upload",
         )
         st.html('<div class="tl-soft">Nothing leaves this computer and nothing is kept.</div>')
     with right:

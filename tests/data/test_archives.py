@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import draw_head, real_path
+from tests.conftest import draw_head
 from tests.data.test_matlab import mat_bytes
 from tumorlens.data.index import index_folder
-from tumorlens.data.manifest import check_files, read_manifest, write_manifest
-from tumorlens.data.readers import archive, find_inputs, images_below, open_entry, read_mask, read_slice, read_slices
+from tumorlens.data.readers import archive, find_inputs, images_below, open_entry, read_slices
 from tumorlens.data.readers.archive import Refused, members, natural, open_member
 from tumorlens.data.readers.entry import Entry
-from tumorlens.errors import InputError, ManifestError
+from tumorlens.errors import InputError
 
 GREY = (np.arange(64 * 48).reshape(64, 48) % 251).astype(np.uint8)
 
@@ -111,7 +110,7 @@ def test_addresses_of_nothing(tmp_path: Path, missing: str) -> None:
 @pytest.mark.parametrize(
     ("data", "says"),
     [(b"", "0 bytes"), (zipped({"a.png": png()})[:-30], "may be cut short"), (zipped({})[:10], "may be cut short"),
-     (zipped({}), "no pictures or DICOM files, NIfTI volumes or MATLAB files in this archive"), (b"no zip", "not a picture"),
+     (zipped({}), "NIfTI volumes or MATLAB files in this archive"), (b"no zip", "not a picture"),
      (zipped({"notes.txt": b"x"}), "in this archive")],
 )  # fmt: skip
 def test_archives_that_are_none(tmp_path: Path, data: bytes, says: str) -> None:
@@ -332,97 +331,6 @@ def test_links_on_disk_that_lead_in_a_circle(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "set" / "glioma" / "pipe.png")
     assert images_below(tmp_path / "set") == [tmp_path / "set" / "glioma" / "a.png"]
     assert len(index_folder(tmp_path / "set", tmp_path).samples) == 1
-
-
-# Data sets that stay packed.
-
-
-def head(label: str, number: int = 0) -> bytes:
-    return png(draw_head(label, 0, number))
-
-
-def test_figshare_as_it_is_downloaded(tmp_path: Path) -> None:
-    """One archive of archives of .mat files, with a real picture in one."""
-    image = sorted((real_path("figshare") / "images").glob("*.jpg"))[0]
-    pixels = np.asarray(Image.open(image).convert("L")).astype(np.int16)
-    mask = np.asarray(Image.open(real_path("figshare") / "masks" / f"{image.stem}.png").convert("L"))
-    first = {"1.mat": mat_bytes(pixels, mask, number=1, patient="100360"), "2.mat": mat_bytes()}
-    second = {"767.mat": mat_bytes(patient="MR040240A"), "768.mat": mat_bytes(number=3)[:3000]}
-    (tmp_path / "sets").mkdir()
-    path = put(
-        tmp_path / "sets" / "1512427.zip",
-        {"brainTumorDataPublic_1-766.zip": zipped(first), "brainTumorDataPublic_767-1532.zip": zipped(second),
-         "README.txt": b"read me", "cvind.mat": b"MATLAB 5.0 MAT-file".ljust(200)},
-    )  # fmt: skip
-    found = index_folder(path, tmp_path)
-    assert [(s.path.rpartition("/")[2], s.label, s.patient_id, s.patient_group) for s in found.samples] == [
-        ("1512427.zip!brainTumorDataPublic_1-766.zip!1.mat", "meningioma", "100360", "1512427:100360"),
-        ("1512427.zip!brainTumorDataPublic_1-766.zip!2.mat", "glioma", "MR040240B", "1512427:MR040240"),
-        ("1512427.zip!brainTumorDataPublic_767-1532.zip!767.mat", "glioma", "MR040240A", "1512427:MR040240"),
-    ]
-    assert [text.split(":")[0] for text in found.skipped] == ["768.mat", "cvind.mat"]
-    write_manifest(found.samples, tmp_path / "m.csv")
-    rows = read_manifest(tmp_path / "m.csv")
-    check_files(rows, tmp_path)
-    assert np.array_equal(read_slice(tmp_path, rows[0]).pixels, pixels)
-    shown = read_mask(tmp_path, rows[0])
-    assert shown is not None and np.array_equal(shown, mask > 0)
-    put(path, {"brainTumorDataPublic_1-766.zip": zipped({"1.mat": first["1.mat"]})})
-    os.utime(path, (1, 1))
-    with pytest.raises(ManifestError, match=r"2 of 3 files .* missing"):
-        check_files(rows, tmp_path)
-
-
-@pytest.mark.parametrize("wrapper", ["", "brain-tumour-set/", "a/b/"])
-def test_kaggle_as_it_is_downloaded(tmp_path: Path, wrapper: str) -> None:
-    files = {
-        f"{wrapper}Training/glioma_tumor/g (10).png": head("glioma", 1),
-        f"{wrapper}Training/glioma_tumor/g (9).png": head("glioma", 2),
-        f"{wrapper}Testing/notumor/n.png": head("no_tumor"),
-        f"{wrapper}Training/cats/c.png": head("glioma", 3),
-        f"{wrapper}Testing/notumor/broken.png": b"no picture",
-    }
-    found = index_folder(put(tmp_path / "kaggle.zip", files), tmp_path)
-    assert [(s.path, s.label, s.source) for s in found.samples] == [
-        (f"kaggle.zip!{wrapper}Testing/notumor/n.png", "no_tumor", "kaggle"),
-        (f"kaggle.zip!{wrapper}Training/glioma_tumor/g (9).png", "glioma", "kaggle"),
-        (f"kaggle.zip!{wrapper}Training/glioma_tumor/g (10).png", "glioma", "kaggle"),
-    ]
-    assert len(found.skipped) == 1 and "broken.png" in found.skipped[0]
-    import hashlib
-
-    assert found.samples[0].sha256 == hashlib.sha256(head("no_tumor")).hexdigest()
-
-
-def test_archives_beside_and_below_folders(tmp_path: Path) -> None:
-    data = tmp_path / "set"
-    (data / "glioma").mkdir(parents=True)
-    put(data / "glioma" / "more.zip", {"1.png": head("glioma"), "x/2.png": head("glioma", 1)})
-    put(data / "pituitary.zip", {"1.png": head("pituitary")})
-    put(data / "bad.zip", {}).write_bytes(zipped({"glioma/a.png": head("glioma")})[:-9])
-    found = index_folder(data, tmp_path)
-    assert [(s.path, s.label) for s in found.samples] == [
-        ("set/glioma/more.zip!1.png", "glioma"), ("set/glioma/more.zip!x/2.png", "glioma"),
-        ("set/pituitary.zip!1.png", "pituitary"),
-    ]  # fmt: skip
-    assert len(found.skipped) == 1 and "bad.zip" in found.skipped[0]
-    (one, two) = index_folder(data / "glioma" / "more.zip", tmp_path, "meningioma").samples
-    assert one.label == two.label == "meningioma"
-
-
-def test_an_archive_without_a_layout(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="no labelled images"):
-        index_folder(put(tmp_path / "a.zip", {"a.png": head("glioma")}), tmp_path)
-
-
-def test_index_csv_may_point_into_archives(tmp_path: Path) -> None:
-    put(tmp_path / "a.zip", {"a.png": head("glioma"), "a_mask.png": head("glioma", 1)})
-    (tmp_path / "index.csv").write_text("image,label,mask\na.zip!a.png,glioma,a.zip!a_mask.png\na.zip!b.png,glioma,\n")
-    found = index_folder(tmp_path, tmp_path)
-    assert [(s.path, s.mask) for s in found.samples] == [("a.zip!a.png", "a.zip!a_mask.png")]
-    assert len(found.skipped) == 1 and "b.png" in found.skipped[0]
-    mask = read_mask(tmp_path, found.samples[0])
-    assert mask is not None and mask.any() and not mask.all()
 
 
 def test_struct_sizes_of_zip_headers_are_not_trusted(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 from tests.conftest import draw_head, real_path
 from tumorlens.data.index import class_of_folder, index_folder
 from tumorlens.data.manifest import check_files, read_manifest, write_manifest
-from tumorlens.data.readers import read_slice
+from tumorlens.data.readers import read_mask, read_slice
 from tumorlens.data.similarity import similarity_groups
 from tumorlens.data.splits import (
     fill_groups,
@@ -235,7 +235,7 @@ def test_blank_files_and_pages_are_left_out_and_pages_are_rows(tmp_path: Path) -
     blank = Image.fromarray(np.full((50, 50), 9, dtype=np.uint8))
     blank.save(tmp_path / "glioma" / "blank.png")
     pages = [Image.fromarray(draw_head("glioma", 0, n)) for n in range(3)]
-    pages = [pages[0], blank, *pages[1:], pages[0]]
+    pages = [pages[0], blank.copy(), *pages[1:], pages[0].copy()]
     pages[0].save(tmp_path / "glioma" / "pages.tif", save_all=True, append_images=pages[1:])
     found = index_folder(tmp_path, tmp_path)
     assert [(s.path, s.frame) for s in found.samples] == [
@@ -247,6 +247,71 @@ def test_blank_files_and_pages_are_left_out_and_pages_are_rows(tmp_path: Path) -
     write_manifest(found.samples, tmp_path / "m.csv")
     for number, row in zip((0, 1, 2, 0), read_manifest(tmp_path / "m.csv")[1:], strict=True):
         assert np.array_equal(read_slice(tmp_path, row).pixels, draw_head("glioma", 0, number))
+
+
+def make_volume(folder: Path) -> None:
+    """A volume of 12 axial slices of heads, and a mask with 30 pixels in slices 4 to 6 and 3 pixels in slice 7."""
+    import nibabel
+
+    values = np.stack([draw_head("glioma", 0, number).T for number in range(12)], axis=2)
+    mask = np.zeros_like(values)
+    mask[40:45, 20:26, 4:7] = 1
+    mask[40:43, 20, 7] = 1
+    affine = np.diag([1.0, 1.0, 5.0, 1.0])
+    nibabel.save(nibabel.Nifti1Image(values, affine), folder / "t1.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(mask, affine), folder / "seg.nii")
+
+
+def test_a_volume_with_its_mask_gives_the_slices_with_tumour(tmp_path: Path) -> None:
+    make_volume(tmp_path)
+    (tmp_path / "index.csv").write_text("image,label,mask,patient_id\nt1.nii.gz,glioma,seg.nii,p1\n")
+    found = index_folder(tmp_path, tmp_path)
+    assert [(s.frame, s.plane, s.patient_id) for s in found.samples] == [(n, "axial", "p1") for n in (4, 5, 6)]
+    assert len({s.sha256 for s in found.samples}) == 3
+    write_manifest(found.samples, tmp_path / "m.csv")
+    for row in read_manifest(tmp_path / "m.csv"):
+        mask = read_mask(tmp_path, row)
+        assert mask is not None and mask.sum() == 30 and mask.shape == (row.height, row.width)
+        # Stored x grows to the patient's right and y to the front: shown, both are turned round.
+        assert np.array_equal(read_slice(tmp_path, row).pixels, draw_head("glioma", 0, row.frame)[::-1, ::-1])
+        assert mask[::-1, ::-1][20:26, 40:45].all()
+
+
+def test_a_volume_whose_mask_is_of_another_grid_or_empty(tmp_path: Path) -> None:
+    import nibabel
+
+    make_volume(tmp_path)
+    for name, shape in (("small.nii", (96, 96, 11)), ("none.nii", (96, 96, 12))):
+        nibabel.save(nibabel.Nifti1Image(np.zeros(shape, np.uint8), np.diag([1.0, 1, 5, 1])), tmp_path / name)
+    rows = [f"t1.nii.gz,glioma,{name}.nii" for name in ("small", "none", "gone", "seg")]
+    (tmp_path / "index.csv").write_text("\n".join(["image,label,mask", *rows]))
+    found = index_folder(tmp_path, tmp_path)
+    assert len(found.samples) == 3
+    for text, says in zip(found.skipped, ["of another grid", "no slice with 10 pixels", "is missing"], strict=True):
+        assert says in text
+
+
+def test_a_volume_without_mask_and_many_framed_dicom(tmp_path: Path) -> None:
+    import pydicom
+    from pydicom.data import get_testdata_file
+
+    (tmp_path / "glioma").mkdir()
+    make_volume(tmp_path)
+    (tmp_path / "t1.nii.gz").rename(tmp_path / "glioma" / "t1.nii.gz")
+    dataset = pydicom.dcmread(str(get_testdata_file("MR_small.dcm", download=False)))
+    stored = dataset.pixel_array
+    dataset.NumberOfFrames, dataset.PatientID = "2", "Jane"
+    dataset.PixelData = stored.tobytes() + (stored // 2).tobytes()
+    dataset.save_as(tmp_path / "glioma" / "multi.dcm")
+    salted, plain = (index_folder(tmp_path, tmp_path, salt=salt).samples for salt in (b"salt", b""))
+    assert [(s.path, s.frame, s.plane) for s in plain] == [
+        *[("glioma/multi.dcm", frame, "") for frame in (0, 1)],
+        *[("glioma/t1.nii.gz", frame, "axial") for frame in range(12)],
+    ]  # fmt: skip
+    assert len({s.sha256 for s in plain}) == 14
+    assert plain[0].patient_group == plain[1].patient_group != salted[0].patient_group
+    whole, half = (read_slice(tmp_path, row).pixels for row in plain[:2])
+    assert np.array_equal(np.sort(half, axis=None), np.sort(stored // 2, axis=None)) and whole.max() > half.max()
 
 
 OLD = "path,label,patient_id,patient_group,source,mask,sha256,width,height"
@@ -283,3 +348,13 @@ def test_excel_marks_are_no_column_names(tmp_path: Path) -> None:
     put(tmp_path / "a.png")
     (tmp_path / "index.csv").write_text("image,label\na.png,glioma\n", encoding="utf-8-sig")
     assert len(index_folder(tmp_path, tmp_path).samples) == 1
+
+
+def test_an_image_without_an_id_joins_the_patient_that_it_looks_like() -> None:
+    base = Sample("", "glioma", "", "", "made", "", "", 64, 64)
+    rows = [
+        replace(base, path="a", patient_id="7", patient_group="made:7", sha256="a"),
+        replace(base, path="b", sha256="b"),
+        replace(base, path="c", sha256="c"),
+    ]
+    assert [row.patient_group for row in fill_groups(rows, [0, 0, 1])] == ["made:7", "made:7", "similar:1"]

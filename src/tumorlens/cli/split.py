@@ -118,15 +118,9 @@ def _grouped(samples: list[Sample], root: Path, by_similarity: bool, most: int) 
         say("only identical files are kept together among them; --group-by-similarity also finds near copies")
         return fill_groups(samples)
     with progress_bar() as bar:
-        clusters = similarity_groups(
-            [samples[number] for number in bare],
-            root,
-            on_progress=lambda done, n: bar.update("comparing", done, n),
-        )
-    say(f"grouped into {len(set(clusters))} clusters of near copies")
-    similar = [-1] * len(samples)
-    for number, cluster in zip(bare, clusters, strict=True):
-        similar[number] = cluster
+        # All of them: an image without an id may be a copy of one that has it.
+        similar = similarity_groups(samples, root, on_progress=lambda done, n: bar.update("comparing", done, n))
+    say(f"grouped into {len({similar[number] for number in bare})} clusters of near copies")
     if most:
         keep = thin_clusters(samples, similar, most)
         say(f"left out {keep.count(False)} near copies beyond {most} a cluster")

@@ -77,9 +77,9 @@ def class_of_folder(name: str) -> str | None:
 def index_folder(folder: Path, relative_to: Path, label: str = "", salt: bytes = b"") -> Index:
     """Index one folder or ZIP archive: with an `index.csv`, class folders, `Training|Testing/<class>`, or `.mat` files.
 
-    Where folders tell a split, it is noted in the samples. Archives stay packed: the paths are addresses (`set.zip!1.mat`). A volume or a file of several frames becomes a row
-    a slice; where it has a mask, only slices with at least 10 pixels of it. Files that cannot be read are left out and
-    named in `skipped`; they cost nothing else.
+    Archives stay packed: the paths are addresses (`set.zip!1.mat`). A volume or a file of several frames becomes a row
+    a slice; where it has a mask, only slices with at least 10 pixels of it. Where folders tell a split, the samples
+    have it. Files that cannot be read are left out and named in `skipped`; they cost nothing else.
 
     Args:
         folder: the data set, or one class folder of it; a ZIP archive; one file.
@@ -237,7 +237,8 @@ def _samples(item: Found, base: Path, source: str, salt: bytes) -> tuple[list[Sa
         item = _from_case(item, matlab.read_case(entry, check_size))
     elif not item.label:
         raise InputError(f"{entry.name}: no MATLAB 7.3 file, so nothing tells its class. Put it into a class folder")
-    patient = item.patient_id or (dicom.patient_of(entry, salt) if dicom.is_dicom(entry) else "")
+    scanned = dicom.is_dicom(entry) or entry.suffix in dicom.SUFFIXES
+    patient = item.patient_id or (dicom.patient_of(entry, salt) if scanned else "")
     group = item.patient_group or patient
     row = Sample(
         path=_relative(item.entry.address, base),

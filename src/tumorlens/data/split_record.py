@@ -129,8 +129,15 @@ def verified_split(manifest: Path, samples: Sequence[Sample]) -> dict[str, Any]:
         samples: all rows of it, as they are in the file.
 
     Raises:
-        SplitError: the record is damaged, or the assignment is not the one it was written for.
+        SplitError: the record is damaged, the assignment is not the one it was written for, or images have no patient
+            group, as after indexing a set that comes with a split of its own.
     """
+    bare = [sample.path for sample in samples if not sample.patient_group]
+    if bare:
+        raise SplitError(
+            f"{manifest}: {len(bare)} of {len(samples)} images have no patient group, first {bare[0]}, so nobody knows "
+            "whether a patient is on two sides. Run `tumorlens data split` (`--group-by-similarity` finds near copies)"
+        )
     found = assignment_hash(samples)
     record = read_record(manifest)
     if record is not None and record.assignment_sha256 != found:

@@ -16,8 +16,8 @@ ATTEMPTS = 10  # draws at the most until every class is on every side
 
 
 def fill_groups(samples: Sequence[Sample], similar: Sequence[int] | None = None) -> list[Sample]:
-    """Give images without a patient id a group: a patient's where the file is one of theirs, else its similarity
-    cluster if known, else the identical file.
+    """Give images without a patient id a group: a patient's where the file is one of theirs or looks like one, else its
+    similarity cluster if known, else the identical file.
 
     Args:
         samples: rows of a manifest; those with a patient id are returned as they are. Groups that were formed
@@ -25,12 +25,18 @@ def fill_groups(samples: Sequence[Sample], similar: Sequence[int] | None = None)
         similar: a cluster number for each sample, from `similarity_groups`.
     """
     owner = {sample.sha256: sample.patient_group for sample in samples if sample.patient_id}
+    alike: dict[int, str] = {}
+    for sample, cluster in zip(samples, similar or (), strict=False):
+        if sample.patient_id:
+            alike.setdefault(cluster, sample.patient_group)
     filled = []
     for number, sample in enumerate(samples):
         if sample.patient_id:
             filled.append(sample)
             continue
-        formed = f"similar:{similar[number]}" if similar else f"file:{sample.sha256[:16]}"
+        formed = f"file:{sample.sha256[:16]}"
+        if similar:
+            formed = alike.get(similar[number], f"similar:{similar[number]}")
         filled.append(dataclasses.replace(sample, patient_group=owner.get(sample.sha256, formed)))
     return filled
 

@@ -211,7 +211,7 @@ def _reader(entry: Entry) -> ModuleType:
     # Old DICOM files may lack the mark, damaged volumes theirs; then the name is all there is to go by.
     for reader in (dicom, nifti):
         if entry.name.lower().endswith(reader.SUFFIXES) and not picture.is_picture(entry):
-            return cast(ModuleType, reader)
+            return reader
     return picture
 
 

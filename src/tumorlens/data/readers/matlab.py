@@ -96,7 +96,8 @@ def _opened(entry: Entry) -> Iterator[Any]:
     import h5py
 
     try:
-        with entry.open() as stream, h5py.File(stream, "r") as file:
+        # Values beyond float32 become infinite, which is checked; numpy's warning would only repeat it.
+        with entry.open() as stream, h5py.File(stream, "r") as file, np.errstate(over="ignore", invalid="ignore"):
             yield file
     except InputError:
         raise

@@ -222,8 +222,8 @@ def _upright(image: Any, entry: Entry) -> _Volume:
     affine = np.asarray(image.affine, dtype=float)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise InputError(
-            f"{entry.name}: its affine tells no directions, so right and left are unknown. Export it with a valid sform "
-            "or qform"
+            f"{entry.name}: its affine tells no directions, so right and left are unknown. Export it with a "
+            "valid sform or qform"
         )
     # nibabel's right is the direction in which x grows, so this is RAS.
     orientation = io_orientation(affine)

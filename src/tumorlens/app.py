@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from tumorlens import DISCLAIMER
-from tumorlens.data.readers import Entry, SUFFIXES, read_slices
+from tumorlens.data.readers import SUFFIXES, Entry, read_slices
 from tumorlens.errors import TumorlensError
 from tumorlens.examples import EXAMPLES, Example
 from tumorlens.explain.overlay import to_grey

@@ -120,7 +120,7 @@ def within(name: str, samples: list[Sample], seen: Scan) -> None:
     print(f"| {name} | {possible:,} | {len(other)} | {copies} | {share:.2f} of {len(beside):,} |")
 
 
-def cost(samples: list[Sample], root: Path, thumbnails: np.ndarray) -> None:
+def cost(samples: list[Sample], root: Path) -> None:
     print("\n| images | reading | search and scoring | pairs |\n|---|---|---|---|")
     order = np.random.default_rng(0).permutation(len(samples))
     for part in (4, 2, 1):
@@ -131,16 +131,6 @@ def cost(samples: list[Sample], root: Path, thumbnails: np.ndarray) -> None:
         start = time.perf_counter()
         found = len(pairs_within(small))
         print(f"| {len(rows):,} | {read:.1f} s | {time.perf_counter() - start:.1f} s | {found:,} |", flush=True)
-    rng = np.random.default_rng(1)
-    for times in (4, 14):  # thumbnails alone, each blended with another one: as many, as unlike
-        other = rng.integers(0, len(thumbnails), (times, len(thumbnails)))
-        share = rng.uniform(0.2, 0.5, (times, len(thumbnails), 1, 1, 1)).astype(np.float32)
-        many = np.concatenate([
-            (thumbnails * (1 - s) + thumbnails[o] * s).astype(np.uint8) for o, s in zip(other, share, strict=True)
-        ])  # fmt: skip
-        start = time.perf_counter()
-        found = len(pairs_within(many))
-        print(f"| {len(many):,} (blended) | | {time.perf_counter() - start:.1f} s | {found:,} |", flush=True)
 
 
 def main(data: Path) -> None:
@@ -161,7 +151,7 @@ def main(data: Path) -> None:
         for name in ("figshare", "tcga_lgg"):
             within(name, sets[name], seen[name])
         everything = [sample for samples in sets.values() for sample in samples]
-        cost(everything, root, np.concatenate([scan_.thumbnails for scan_ in seen.values()]))
+        cost(everything, root)
 
 
 if __name__ == "__main__":

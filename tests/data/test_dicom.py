@@ -1,3 +1,5 @@
+import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -5,13 +7,16 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
+from pydicom.pixels import apply_color_lut
 from pydicom.sequence import Sequence
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from tests.conftest import real_path
 from tumorlens.data.orientation import turn, turn_back
 from tumorlens.data.readers import check_size, dicom, read_slices
 from tumorlens.data.readers.entry import Entry, ReadOptions
 from tumorlens.errors import InputError
+from tumorlens.records import Slice
 
 
 def small() -> pydicom.FileDataset:
@@ -146,3 +151,169 @@ def test_the_real_series_is_axial_and_upright() -> None:
         (only,) = read_slices(path)
         assert (only.plane, only.orientation) == ("axial", 0)
         assert only.spacing == pytest.approx((0.667, 0.7), abs=0.001)
+
+
+def read_back(dataset: pydicom.FileDataset, **options: object) -> list[Slice]:
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
+    return read_slices(Entry("set.zip!a.dcm", buffer.getvalue()), ReadOptions(**options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("signed", [0, 1])
+@pytest.mark.parametrize("high", [11, 13, 15])
+def test_twelve_bits_wherever_they_lie(signed: int, high: int) -> None:
+    """What old overlays left in the other bits does not count."""
+    values = np.random.default_rng(high).integers(-2048 * signed, 2047, (64, 64)).astype(np.int32)
+    shift = high - 11
+    words = ((values & 0xFFF) << shift) | (0xFFFF & ~(0xFFF << shift))
+    dataset = small()
+    dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 12, high, signed
+    dataset.PixelData = words.astype("<u2").tobytes()
+    assert np.array_equal(read_back(dataset)[0].pixels, values)
+
+
+def test_single_bits_of_frames_that_begin_within_a_byte() -> None:
+    bits = np.random.default_rng(0).integers(0, 2, (3, 17, 19)).astype(np.uint8)
+    dataset = small()
+    dataset.Rows, dataset.Columns, dataset.NumberOfFrames = 17, 19, "3"
+    dataset.BitsAllocated = dataset.BitsStored = 1
+    dataset.HighBit = dataset.PixelRepresentation = 0
+    packed = np.packbits(bits.ravel(), bitorder="little").tobytes()
+    dataset.PixelData = packed + bytes(len(packed) % 2)
+    for options in ({}, {"frame": 1}, {"every": 2}):
+        slices = read_back(dataset, **options)
+        assert all(np.array_equal(item.pixels, bits[item.frame]) for item in slices)
+        assert [item.frame for item in slices] == {"frame": [1], "every": [0, 2]}.get(
+            next(iter(options), ""), [0, 1, 2]
+        )
+
+
+@pytest.mark.parametrize("window", [False, True])
+def test_floating_point_pixels(window: bool) -> None:
+    values = np.random.default_rng(0).normal(size=(2, 64, 64)).astype(np.float32)
+    dataset = small()
+    for name in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+        del dataset[name]
+    dataset.FloatPixelData, dataset.NumberOfFrames, dataset.BitsAllocated = values.tobytes(), "2", 32
+    (second,) = read_back(dataset, window=window, frame=1)
+    assert np.array_equal(second.pixels, values[1])
+
+
+def test_tables_for_the_modality_and_for_the_window() -> None:
+    stored = (np.arange(4096) % 256).reshape(64, 64).astype(np.uint16)
+    dataset = small()
+    dataset.PixelRepresentation, dataset.BitsStored, dataset.HighBit = 0, 8, 7
+    dataset.PixelData = stored.tobytes()
+    table = Dataset()
+    table.LUTDescriptor, table.ModalityLUTType = [256, 0, 16], "US"
+    table.add_new(0x00283006, "OW", (np.arange(256) ** 2).astype("<u2").tobytes())
+    dataset.VOILUTSequence = Sequence([table])
+    assert np.array_equal(read_back(dataset)[0].pixels, stored)
+    assert np.array_equal(read_back(dataset, window=True)[0].pixels, stored.astype(np.float32) ** 2)
+    del dataset.VOILUTSequence
+    dataset.ModalityLUTSequence = Sequence([table])
+    assert np.array_equal(read_back(dataset)[0].pixels, stored.astype(np.float32) ** 2)
+
+
+def test_shared_and_own_places_of_enhanced_frames() -> None:
+    dataset = small()
+    stored = dataset.pixel_array
+    dataset.NumberOfFrames, dataset.PixelData = "2", stored.tobytes() + stored[::-1].tobytes()
+    for name in ("ImageOrientationPatient", "PixelSpacing"):
+        if name in dataset:
+            del dataset[name]
+    groups = [Dataset() for _ in range(3)]
+    for group, cosines in ((groups[0], [-1, 0, 0, 0, 1, 0]), (groups[2], [0, 1, 0, 0, 0, -1])):
+        item = Dataset()
+        item.ImageOrientationPatient = cosines
+        group.PlaneOrientationSequence = Sequence([item])
+    measures = Dataset()
+    measures.PixelSpacing = [2, 3]
+    groups[0].PixelMeasuresSequence = Sequence([measures])
+    dataset.SharedFunctionalGroupsSequence = Sequence(groups[:1])
+    dataset.PerFrameFunctionalGroupsSequence = Sequence(groups[1:])
+    first, second = read_back(dataset)
+    assert (first.plane, first.orientation, first.spacing) == ("axial", 1, (2, 3))
+    assert (second.plane, second.orientation) == ("sagittal", 0)
+    assert np.array_equal(first.pixels, stored[:, ::-1])
+    assert np.array_equal(second.pixels, stored[::-1])
+
+
+def test_colours_become_grey_also_with_a_window_and_from_a_palette() -> None:
+    colours = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    dataset = small()
+    dataset.SamplesPerPixel, dataset.PlanarConfiguration, dataset.PhotometricInterpretation = 3, 0, "RGB"
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit, dataset.PixelRepresentation, dataset.PixelData = 7, 0, colours.tobytes()
+    dataset.WindowCenter, dataset.WindowWidth = "100", "50"
+    assert np.allclose(read_back(dataset, window=True)[0].pixels, colours @ [0.299, 0.587, 0.114], atol=1e-3)
+    path = Path(str(get_testdata_file("examples_palette.dcm", download=False)))
+    palette = pydicom.dcmread(path)
+    shown = apply_color_lut(palette.pixel_array, palette)[..., :3].astype(np.float32) @ [0.299, 0.587, 0.114]
+    assert np.allclose(read_slices(path)[0].pixels, shown, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("Columns", 60, "8,192 bytes of pixels"),
+        ("Rows", 32, "8,192 bytes of pixels"),
+        ("NumberOfFrames", "2", "cannot be decoded"),
+        ("NumberOfFrames", "-1", "-1 frames"),
+        ("NumberOfFrames", "100000", "too many for one file"),
+    ],
+)
+def test_headers_that_do_not_fit_their_pixels(name: str, value: object, says: str) -> None:
+    dataset = small()
+    setattr(dataset, name, value)
+    with pytest.raises(InputError, match=says):
+        read_back(dataset)
+
+
+@pytest.mark.parametrize(
+    ("name", "mark", "places", "form"),
+    [
+        ("MR_small_jp2klossless.dcm", b"\xff\x4f\xff\x51", (8, 24), ">2I"),
+        ("MR_small_jpeg_ls_lossless.dcm", b"\xff\xf7", (5,), ">2H"),
+    ],
+)
+def test_a_stream_larger_than_its_header_is_not_unpacked(name: str, mark: bytes, places, form: str) -> None:
+    data = bytearray(Path(str(get_testdata_file(name, download=False))).read_bytes())
+    for place in places:
+        struct.pack_into(form, data, data.index(mark) + place, 30000, 30000)
+    with pytest.raises(InputError, match="says 64 x 64 pixels, its pixel data 30000 x 30000"):
+        read_slices(Entry("a.dcm", bytes(data)))
+
+
+def test_a_deflated_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dicom, "_MAX_INFLATED", 1 << 20)
+    dataset = small()
+    stored = dataset.pixel_array
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    assert np.array_equal(read_back(dataset)[0].pixels, stored)
+    dataset.add_new(0x00090010, "LO", "PRIVATE")
+    dataset.add_new(0x00091001, "OB", bytes(20 << 20))
+    with pytest.raises(InputError, match="unpacks to more than 1 MB"):
+        read_back(dataset)
+    dataset.save_as(tmp_path / "bomb.dcm")
+    entry = Entry(str(tmp_path / "bomb.dcm"))
+    assert dicom.patient_of(entry) == ""
+    assert dicom.in_order([entry]) == [entry]
+
+
+def test_order_by_number_where_places_are_unknown_or_rubbish(tmp_path: Path) -> None:
+    dataset = small()
+    entries = []
+    for series, name, number, place in (
+        ("1.2", "a", 9, None), ("1.2", "b", 3, None), ("1.3", "c", 2, ["nan"] * 3), ("1.3", "d", 1, ["nan"] * 3),
+    ):  # fmt: skip
+        dataset.SeriesInstanceUID, dataset.InstanceNumber, dataset.ImagePositionPatient = series, number, place
+        dataset.save_as(tmp_path / f"{name}.dcm")
+        entries.append(Entry(str(tmp_path / f"{name}.dcm")))
+    assert [entry.name for entry in dicom.in_order(entries)] == ["b.dcm", "a.dcm", "d.dcm", "c.dcm"]
+
+
+@pytest.mark.parametrize("name", ["JPEG-lossy.dcm", "SC_rgb_jpeg_gdcm.dcm"])
+def test_what_has_no_decoder_is_told_so(name: str) -> None:
+    with pytest.raises(InputError, match=r"no decoder here for its transfer syntax JPEG (Extended|Lossless)"):
+        read_slices(Path(str(get_testdata_file(name, download=False))))

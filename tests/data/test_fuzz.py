@@ -13,7 +13,7 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 
 from tests.conftest import real_path
-from tumorlens.data.readers import Refused, find_inputs, read_slices
+from tumorlens.data.readers import Entry, ReadOptions, Refused, dicom, find_inputs, nifti, read_slices
 from tumorlens.errors import InputError
 
 ROUNDS = 60
@@ -104,6 +104,16 @@ def damaged(data: bytes, rng: np.random.Generator) -> bytes:
     return bytes(broken)
 
 
+def also_read(path: Path) -> None:
+    """What else is read of a file: whose it is, and its values as a mask."""
+    entry = Entry(str(path))
+    if path.suffix == ".dcm":
+        assert isinstance(dicom.patient_of(entry, b"salt"), str)
+        assert dicom.in_order([entry, entry]) == [entry, entry]
+    if ".nii" in path.name:
+        assert all(mask.dtype == bool for mask in nifti.read_mask(entry, ReadOptions()))
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", list(FORMATS))
 def test_damage_ends_in_a_sentence_or_in_slices(tmp_path: Path, name: str) -> None:
@@ -121,6 +131,7 @@ def test_damage_ends_in_a_sentence_or_in_slices(tmp_path: Path, name: str) -> No
             try:
                 if isinstance(item, Refused):
                     raise InputError(item.message)
+                also_read(path)
                 slices = read_slices(item)
             except InputError as error:
                 assert len(str(error)) > 15

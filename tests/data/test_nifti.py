@@ -161,3 +161,129 @@ def test_the_real_volume_and_its_mask() -> None:
     # Contrast medium: the tumour is brighter than the head as a whole.
     tumour = np.concatenate([item.pixels[masks[item.frame]] for item in slices])
     assert tumour.mean() > np.mean([item.pixels.mean() for item in slices])
+
+
+def test_writing_to_a_slice_leaves_the_volume_alone(tmp_path: Path) -> None:
+    """Stored from left and back to front, an axial slice is a plain view of the volume that is kept."""
+    path = save(tmp_path / "v.nii", BODY, np.diag([-1.0, -1.0, 1.0, 1.0]))
+    (first,) = read_slices(path, ReadOptions(plane="axial", frame=3))
+    kept = first.pixels.copy()
+    first.pixels[:] = -9
+    (again,) = read_slices(path, ReadOptions(plane="axial", frame=3))
+    assert np.array_equal(again.pixels, kept)
+
+
+def test_a_volume_is_unpacked_once_and_anew_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    decode = nifti._decode
+    monkeypatch.setattr(nifti, "_decode", lambda entry, check: made.append(entry.name) or decode(entry, check))
+    one, other = save(tmp_path / "one.nii", BODY), save(tmp_path / "other.nii.gz", BODY)
+    for frame in range(4):
+        for path in (one, other):
+            read_slices(path, ReadOptions(frame=frame))
+    assert made == ["one.nii", "other.nii.gz"]
+    save(one, BODY[:, :, :-1] + 1)
+    assert len(read_slices(one, ReadOptions(plane="axial", whole=True))) == 17
+    for number in range(4):
+        read_slices(save(tmp_path / f"{number}.nii", BODY))
+    assert len(nifti._RECENT._volumes) <= 2
+
+
+def test_a_dim_volume_of_a_series_keeps_its_slices(tmp_path: Path) -> None:
+    head = np.zeros((40, 40, 20, 2), dtype=np.float32)
+    head[5:35, 5:35, 4:16, 0] = 1000
+    head[5:35, 5:35, 4:16, 1] = 20
+    frames = [item.frame for item in read_slices(save(tmp_path / "v.nii", head), ReadOptions(plane="axial"))]
+    assert frames == [*range(4, 16), *range(24, 36)]
+
+
+def test_scaled_values_trailing_axes_and_metres(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(BODY[..., None, None].astype(np.float32), np.diag([0.002, 0.001, 0.001, 1.0]))
+    image.header.set_xyzt_units("meter")
+    image.header.set_data_dtype(np.int32)
+    image.header.set_slope_inter(0.5, -7)
+    nibabel.save(image, tmp_path / "v.nii")
+    (only,) = read_slices(tmp_path / "v.nii", ReadOptions(plane="axial", frame=3))
+    assert only.spacing == pytest.approx((1.0, 2.0))
+    # Stored as they are, scaled by whoever reads them.
+    assert np.allclose(only.pixels, BODY[::-1, ::-1, 3].T * 0.5 - 7)
+
+
+def test_without_sform_and_qform_the_old_convention_holds(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(BODY[::-1], None), tmp_path / "v.nii")
+    (only,) = read_slices(tmp_path / "v.nii", ReadOptions(plane="axial", frame=3))
+    assert np.array_equal(only.pixels, BODY[::-1, ::-1, 3].T)
+
+
+def flip_a_value(path: Path) -> None:
+    save(path, BODY)
+    data = bytearray(gzip.compress(path.read_bytes(), 0))
+    data[6000] ^= 1
+    path.write_bytes(data)
+
+
+def bad_offset(path: Path) -> None:
+    """A gzip bomb whose header makes the values begin behind it."""
+    save(path, BODY)
+    data = bytearray(path.read_bytes())
+    data[108:112] = np.array([5e8], dtype="<f4").tobytes()
+    path.write_bytes(gzip.compress(bytes(data) + bytes(1_000_000)))
+
+
+def bad_frames(path: Path) -> None:
+    save(path, BODY, kind=nibabel.Nifti2Image)
+    data = bytearray(path.read_bytes())
+    data[16:80] = np.array([4, 20, 24, 18, 2**56, 1, 1, 1], dtype="<i8").tobytes()
+    path.write_bytes(data)
+
+
+def bad_thin(path: Path) -> None:
+    save(path, BODY[:, :, :5], np.diag([1.0, 3.0, 1.0, 1.0]))
+
+
+def bad_pair(path: Path) -> None:
+    save(path, BODY)
+    data = bytearray(path.read_bytes())
+    data[344:348] = b"ni1\0"
+    path.write_bytes(data)
+
+
+def bad_colours(path: Path) -> None:
+    save(path, np.zeros((20, 20, 20), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")]))
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (flip_a_value, "CRC"),
+        (bad_offset, "values at byte 500,000,000"),
+        (bad_frames, "too many for one file"),
+        (bad_thin, "20 x 5 pixels are too few"),
+        (bad_pair, "pair"),
+        (bad_colours, "coloured"),
+        (lambda path: path.with_name("other").touch(), "cannot be opened"),
+    ],
+)
+def test_masks_and_volumes_that_lie_get_a_sentence(tmp_path: Path, make, says: str) -> None:
+    make(tmp_path / "bad.nii")
+    entry = Entry(str(tmp_path / "bad.nii"))
+    with pytest.raises(InputError, match=says):
+        nifti.read(entry, check_size, ReadOptions())
+    if make is not bad_thin:
+        with pytest.raises(InputError, match=says):
+            nifti.read_mask(entry, ReadOptions())
+
+
+def test_a_plane_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no plane 'oblique'; allowed are"):
+        read_slices(save(tmp_path / "v.nii", BODY), ReadOptions(plane="oblique"))  # type: ignore[arg-type]
+
+
+def test_the_real_tumour_is_on_the_patients_left() -> None:
+    """It is in the left frontal lobe: right of the middle and in front, in whatever plane it is cut."""
+    entry = Entry(str(real_path("nifti_glioblastoma") / "patient_01" / "mask.nii.gz"))
+    planes = {plane: np.stack(nifti.read_mask(entry, ReadOptions(plane=plane))) for plane in ("axial", "sagittal")}
+    frame, row, column = (float(places.mean()) for places in np.nonzero(planes["axial"]))
+    assert frame > 12 and row < 128 < column
+    frame, row, column = (float(places.mean()) for places in np.nonzero(planes["sagittal"]))
+    assert frame > 128 > column and row < 12

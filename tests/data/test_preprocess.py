@@ -120,3 +120,39 @@ def test_pixels_that_are_not_square_are_stretched() -> None:
     assert np.hypot(*(np.array(np.unravel_index(np.argmax(again), again.shape)) - (21, 31))) <= 2
     assert 0 < row < 100
     assert 0 < column < 150
+
+
+@pytest.mark.parametrize("spacing", [(6.0, 0.5), (0.5, 6.0), (2.0, 1.0)])
+def test_a_point_keeps_its_place_through_stretched_pixels(spacing: tuple[float, float]) -> None:
+    whole = analytic_head(200, 200)
+    step = (max(1, round(spacing[0] / spacing[1])), max(1, round(spacing[1] / spacing[0])))
+    pixels = whole[:: step[0], :: step[1]].copy()
+    place = (90 // step[0], 110 // step[1])
+    pixels[place] = 60000
+    square, geometry = prepare(Slice(pixels, "x", spacing=spacing), PreprocessSettings(size=256, high_percentile=100))
+    back = to_picture(square, geometry)
+    assert back.shape == pixels.shape
+    assert np.unravel_index(np.argmax(back), back.shape) == place
+    inside = to_square((pixels == 60000).astype(np.float32), geometry, 256)
+    assert np.hypot(*(np.subtract(*(np.unravel_index(np.argmax(a), a.shape) for a in (square, inside))))) <= 8
+
+
+def test_nearly_square_pixels_are_left_alone() -> None:
+    plain, geometry = prepare(Slice(head(), "x"), SETTINGS)
+    near, same = prepare(Slice(head(), "x", spacing=(0.70, 0.71)), SETTINGS)
+    assert np.array_equal(plain, near)
+    assert geometry == same
+
+
+@pytest.mark.parametrize("spacing", [(0.0, 1.0), (1.0, 0.0), (float("nan"), 1.0), (1.0, float("inf")), (1e-3, 900.0)])
+def test_a_spacing_that_cannot_be_true_changes_nothing(spacing: tuple[float, float]) -> None:
+    plain, _ = prepare(Slice(head(), "x"), SETTINGS)
+    assert np.array_equal(prepare(Slice(head(), "x", spacing=spacing), SETTINGS)[0], plain)
+
+
+def test_a_stretched_slice_stays_within_the_largest_side() -> None:
+    pixels = np.zeros((900, 64), dtype=np.float32)
+    pixels[:, 8:56] = np.arange(48)
+    square, geometry = prepare(Slice(pixels, "x", spacing=(15.0, 1.0)), SETTINGS)
+    assert geometry.side == 8192
+    assert to_picture(square, geometry).shape == (900, 64)

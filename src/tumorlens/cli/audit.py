@@ -1,8 +1,8 @@
 """`tumorlens data audit`"""
 
-import shutil
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional
 
@@ -26,6 +26,8 @@ def audit(
     Looked for are copies (also re-encoded, rescaled, turned, mirrored), neighbouring slices and patients on two sides,
     copies with different labels, overlap with another set, tell-tale sources, and unusable files.
 
+    The files name patients as the manifest does, beside pictures of their heads: keep them as private as the images.
+
     Args:
         manifest: A manifest, split or not.
         against: Another manifest that should share nothing with this one.
@@ -40,13 +42,15 @@ def audit(
     if recover and not against:
         raise ManifestError("--recover needs --against, the manifest that knows the patients")
     folder = out or manifest.with_suffix(".audit")
-    _make_room(folder, overwrite)
+    _check_room(folder, overwrite)
+    if recover and recover.is_dir() and any(recover.iterdir()):
+        raise ManifestError(f"{recover}: not empty. Give another --recover folder")
     samples = read_manifest(manifest)
     others = read_manifest(against) if against else []
     other_root = against.parent if against else None
     with progress_bar() as bar:
         result = run_audit(samples, manifest.parent, others, other_root, bar.update)
-    table = Table(title=f"Audit of {manifest.name}: {len(samples):,} slices", title_justify="left")
+    table = Table(title=f"Audit of {escape(manifest.name)}: {len(samples):,} slices", title_justify="left")
     for heading in ("", "Check", "Found"):
         table.add_column(heading, no_wrap=heading == "")
     for finding in result.findings:
@@ -60,11 +64,10 @@ def audit(
     return 1 if result.failed else 0
 
 
-def _make_room(folder: Path, overwrite: bool) -> None:
+def _check_room(folder: Path, overwrite: bool) -> None:
     if not folder.exists():
         return
     if not overwrite:
         raise ManifestError(f"{folder}: already there. Give another --out, or --overwrite to replace it")
     if not (folder / "audit.json").is_file():
         raise ManifestError(f"{folder}: not an audit, so it is not replaced. Give another --out")
-    shutil.rmtree(folder)

@@ -54,6 +54,8 @@ def split(
         overwrite: Replace repeats that are there.
     """
     plan = _plan(folds, repeats, leave_one_source_out, leaky_by_slice, (val, test), seed)
+    if keep_similar < 0:
+        raise ManifestError(f"--keep-similar {keep_similar} is not allowed. Give 0, which keeps all, or more")
     if keep_similar and not group_by_similarity:
         raise ManifestError("--keep-similar needs --group-by-similarity, which finds the near copies")
     targets = [manifest]

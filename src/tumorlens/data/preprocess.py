@@ -12,6 +12,8 @@ from tumorlens.errors import InputError
 from tumorlens.records import Float32, Geometry, Slice
 
 _SQUARE_ENOUGH = 0.02  # ratio of spacings beyond 1 up to which pixels count as square
+_MAX_STRETCH = 20.0  # ratio of spacings beyond which a header is not believed; real cuts stay below 16
+_MAX_SIDE = 8192  # of a stretched crop; that of a slice as it is read
 _MIN_CROP = 0.3  # a box below this share of the side is no head but a speck: keep the whole picture
 
 
@@ -79,11 +81,15 @@ def resize(values: Float32, height: int, width: int) -> Float32:
 
 
 def _square_pixels(height: int, width: int, spacing: tuple[float, float] | None) -> tuple[int, int]:
-    """The size at which a crop's pixels are square, none of them finer than the picture's finest."""
-    if spacing is None or abs(spacing[0] / spacing[1] - 1) <= _SQUARE_ENOUGH:
+    """The size at which a crop's pixels are square and as fine as its finest; its own where the spacing is no help."""
+    if spacing is None or not min(spacing) > 0:
         return height, width
-    finest = min(spacing)
-    return max(1, round(height * spacing[0] / finest)), max(1, round(width * spacing[1] / finest))
+    ratio = spacing[0] / spacing[1]
+    if abs(ratio - 1) <= _SQUARE_ENOUGH or not 1 / _MAX_STRETCH <= ratio <= _MAX_STRETCH:
+        return height, width
+    rows, columns = height * max(ratio, 1.0), width * max(1 / ratio, 1.0)
+    shrink = min(1.0, _MAX_SIDE / max(rows, columns))
+    return max(1, round(rows * shrink)), max(1, round(columns * shrink))
 
 
 def _scale_intensity(picture: Slice, settings: PreprocessSettings) -> Float32:

@@ -24,7 +24,7 @@ def fill_groups(samples: Sequence[Sample], similar: Sequence[int] | None = None)
             before for want of an id are formed anew.
         similar: a cluster number for each sample, from `similarity_groups`.
     """
-    owner = {sample.sha256: sample.patient_group for sample in samples if sample.patient_id}
+    owner = {sample.sha256: sample.patient_group for sample in samples if sample.patient_id and sample.sha256}
     alike: dict[int, str] = {}
     for sample, cluster in zip(samples, similar or (), strict=False):
         if sample.patient_id:

@@ -1,5 +1,6 @@
 """What an audit finds in a manifest, and how bad it is."""
 
+import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ _TITLES: dict[Problem, tuple[Severity, str]] = {
 class Match:
     """Two images that show the same or nearly the same; turning the first as `orientation` says gives the second.
 
-    `view` is the view of `similarity.VIEWS` in which they match.
+    `view` is the view of `similarity.VIEWS` in which they match; `foreign` tells that the second is of the other set.
     """
 
     first: Sample
@@ -40,6 +41,7 @@ class Match:
     score: float
     orientation: int
     view: int = 0
+    foreign: bool = False
 
     @property
     def turned(self) -> str:
@@ -101,7 +103,7 @@ def audit(
     units = _units(samples, within, recovered)
     bias = _bias(samples, seen, units)
     findings = [
-        *_sharing(samples, units, within, bool(recovered)),
+        *_sharing(samples, within, recovered),
         _patients_on_two_sides(samples),
         *_copies(within),
         _labels([*within, *recovered.values()]),
@@ -114,7 +116,7 @@ def audit(
 
 
 def side(sample: Sample) -> str:
-    """Where a split has put an image: its split, or its fold, or an empty string."""
+    """Where a split has put an image: its split, or its fold, or an empty string before a split."""
     return sample.split or (f"fold {sample.fold}" if sample.fold else "")
 
 
@@ -124,8 +126,9 @@ def _matches_within(samples: Sequence[Sample], seen: Scan) -> list[Match]:
     for pair in pairs_within(seen.thumbnails[rows]):
         found.update(_match(samples, samples, int(rows[pair.first]), int(rows[pair.second]), pair))
     # Identical ones by hash, neighbours in a chain: of a hundred copies every pair would be thousands.
+    files = [sample.sha256 if usable else "" for sample, usable in zip(samples, seen.usable, strict=True)]
     exact: tuple[tuple[Kind, Sequence[str]], ...] = (
-        ("same pixels", seen.pixel_hashes), ("same file", [sample.sha256 for sample in samples]),
+        ("same pixels", seen.pixel_hashes), ("same file", files),
     )  # fmt: skip
     for kind, hashes in exact:
         for first, second in _chains(hashes):
@@ -157,6 +160,7 @@ def _matches_between(
     for pair in pairs_between(seen.thumbnails[rows], other.thumbnails[columns]):
         first, second = int(rows[pair.first]), int(columns[pair.second])
         (match,) = _match(samples, against, first, second, pair).values()
+        match = dataclasses.replace(match, foreign=True)
         matches.append(match)
         best.setdefault(first, match)  # pairs come best first
     return matches, best
@@ -164,42 +168,53 @@ def _matches_between(
 
 def _units(samples: Sequence[Sample], within: Sequence[Match], recovered: dict[int, Match]) -> list[int]:
     """What must stay on one side: images joined by a copy, a near copy, a group, or a recovered patient."""
-    row = {(sample.path, sample.frame, sample.plane): number for number, sample in enumerate(samples)}
-    links = [(row[_key(match.first)], row[_key(match.second)]) for match in within]
-    names = [[sample.patient_group] for sample in samples]
-    for number, match in recovered.items():
-        names[number].append(match.second.patient_group)
-    first: dict[str, int] = {}
-    for number, groups in enumerate(names):
-        links += [(first.setdefault(group, number), number) for group in groups if group]
+    row = {_key(sample): number for number, sample in enumerate(samples)}
+    links = [(row[_key(m.first)], row[_key(m.second)]) for m in within if not _only_alike(m)]
+    first: dict[tuple[str, str], int] = {}
+    for number, groups in enumerate(_groups(samples, recovered)):
+        links += [(first.setdefault(group, number), number) for group in groups]
     return clusters(len(samples), links)
+
+
+def _groups(samples: Sequence[Sample], recovered: dict[int, Match]) -> list[list[tuple[str, str]]]:
+    """Each image's own patient group and its recovered one; the two sets may use one name for different patients."""
+    named = [[("own", sample.patient_group)] for sample in samples]
+    for number, match in recovered.items():
+        named[number].append(("other", match.second.patient_group))
+    return [[name for name in names if name[1]] for names in named]
+
+
+def _only_alike(match: Match) -> bool:
+    """Near copies of two known patients: one in 40,000 pairs of different heads looks so alike."""
+    known = bool(match.first.patient_id and match.second.patient_id)
+    return match.kind == "near copy" and known and not _together(match)
 
 
 def _key(sample: Sample) -> tuple[str, int, str]:
     return sample.path, sample.frame, sample.plane
 
 
-def _sharing(
-    samples: Sequence[Sample], units: Sequence[int], within: Sequence[Match], recovered: bool
-) -> list[Finding]:
-    """Per side that is measured: how many of its images share a unit with images elsewhere."""
-    sides = defaultdict(set)
-    for sample, unit in zip(samples, units, strict=True):
-        sides[unit].add(side(sample))
-    names = sorted({side(sample) for sample in samples} - {""})
-    if not names:
+def _sharing(samples: Sequence[Sample], within: Sequence[Match], recovered: dict[int, Match]) -> list[Finding]:
+    """Per side that is measured: how many of its images share a patient, a copy or a near copy with another side."""
+    measured = sorted({side(sample) for sample in samples} - {"", "train"})
+    if not measured:
         return []
-    crossing = tuple(match for match in within if side(match.first) != side(match.second))
-    measured = [name for name in names if name != "train"]
+    crossing = tuple(m for m in within if side(m.first) != side(m.second) and not _only_alike(m))
+    shared = {_key(sample) for match in crossing for sample in (match.first, match.second)}
+    groups = _groups(samples, recovered)
+    sides = defaultdict(set)
+    for sample, names in zip(samples, groups, strict=True):
+        for name in names:
+            sides[name].add(side(sample))
     counts = {name: Counter[bool]() for name in measured}
-    for sample, unit in zip(samples, units, strict=True):
+    for sample, names in zip(samples, groups, strict=True):
         if side(sample) in counts:
-            counts[side(sample)][len(sides[unit] - {""}) > 1] += 1
+            counts[side(sample)][_key(sample) in shared or any(len(sides[name]) > 1 for name in names)] += 1
     leaked = sum(count[True] for count in counts.values())
     words = "a patient, a copy or a near copy" + (" (patients recovered)" if recovered else "")
     told = "; ".join(f"{count[True]:,} of {count.total():,} {name} images" for name, count in counts.items())
     text = f"{told} share {words} with another side"
-    return [Finding("shared between sides", "error" if leaked or crossing else "fine", text, crossing)]
+    return [Finding("shared between sides", "error" if leaked else "fine", text, crossing)]
 
 
 def _patients_on_two_sides(samples: Sequence[Sample]) -> Finding:

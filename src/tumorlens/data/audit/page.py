@@ -89,11 +89,9 @@ def _write_pairs(path: Path, matches: Sequence[Match]) -> None:
 
 
 def _shown(finding: Finding, root: Path, against_root: Path | None) -> dict[str, Any]:
-    other = against_root if finding.check == "overlap with the other set" else root
     pairs = []
     for match in _worst(finding.matches):
-        # A wrong label may have been found in either set.
-        second_root = other if _is_below(match.second, other) else against_root
+        second_root = against_root if match.foreign else root
         pairs.append({
             "first": _picture(root, match.first), "second": _picture(second_root, match.second),
             "first_name": _caption(match.first), "second_name": _caption(match.second),
@@ -114,10 +112,6 @@ def _worst(matches: Sequence[Match]) -> list[Match]:
             chosen.append(match)
             seen |= {match.first.path, match.second.path}
     return chosen
-
-
-def _is_below(sample: Sample, root: Path | None) -> bool:
-    return root is not None and (root / sample.path.partition("!")[0]).is_file()
 
 
 def _caption(sample: Sample) -> str:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tumorlens.data.audit.findings import Match
 from tumorlens.data.manifest import write_manifest
-from tumorlens.data.orientation import turn
+from tumorlens.data.orientation import turn, turn_back
 from tumorlens.data.preprocess import prepare, to_picture, to_square
 from tumorlens.data.readers import read_mask, read_slice
 from tumorlens.data.similarity import VIEWS
@@ -33,22 +33,32 @@ def write_recovered(
 
     Raises:
         ManifestError: the folder is there and not empty.
+        InputError: a picture or mask has become unreadable since.
     """
     if folder.is_dir() and any(folder.iterdir()):
         raise ManifestError(f"{folder}: not empty. Give another --recover folder")
     (folder / "masks").mkdir(parents=True, exist_ok=True)
     rows = []
     for number, sample in enumerate(samples):
-        address = os.path.relpath(_absolute(root, sample.path), folder.resolve())
-        row = dataclasses.replace(sample, path=address, mask="")
+        row = dataclasses.replace(
+            sample,
+            path=_moved(root, sample.path, folder),
+            mask=_moved(root, sample.mask, folder) if sample.mask else "",
+        )
         match = recovered.get(number)
-        if match:
+        # A near copy may be of another head: it names a patient only where none is known.
+        if match and match.second.patient_id and (match.kind == "copy" or not sample.patient_id):
             mask = f"masks/{number:06d}.png" if match.second.mask and match.kind == "copy" else ""
             if mask:
                 values = transferred_mask(match, root, against_root)
-                Image.fromarray(values).convert("1").save(folder / mask)
+                # On the stored pixels, as every mask is.
+                stored = turn_back(values, read_slice(root, sample).orientation)
+                Image.fromarray(np.ascontiguousarray(stored)).convert("1").save(folder / mask)
             row = dataclasses.replace(
-                row, patient_id=match.second.patient_id, patient_group=match.second.patient_group, mask=mask
+                row,
+                patient_id=match.second.patient_id,
+                patient_group=match.second.patient_group,
+                mask=mask or row.mask,
             )
         rows.append(row)
     path = folder / "manifest.csv"
@@ -59,7 +69,8 @@ def write_recovered(
 def transferred_mask(match: Match, root: Path, against_root: Path) -> NDArray[np.bool_]:
     """The tumour mask of a match's second image laid over its first, (height, width) of the first.
 
-    In the view in which they match both fill the square alike, so the mask travels through that square.
+    In the view in which they match both fill the square alike, so the mask travels through that square; crops of one
+    slice may differ by up to a thirtieth of it.
 
     Raises:
         InputError: a picture or the mask cannot be read.
@@ -77,5 +88,6 @@ def transferred_mask(match: Match, root: Path, against_root: Path) -> NDArray[np
     return np.asarray(to_picture(turned, here) > 0.5)
 
 
-def _absolute(root: Path, path: str) -> Path:
-    return (root / path).resolve()
+def _moved(root: Path, path: str, folder: Path) -> str:
+    """A path relative to `root`, relative to `folder`."""
+    return os.path.relpath((root / path).resolve(), folder.resolve())

@@ -114,7 +114,7 @@ def _container(entry: Entry) -> tuple[float, bool]:
     try:
         with entry.open() as file, Image.open(file, formats=("PNG", "JPEG", "BMP", "TIFF", "WEBP")) as image:
             tables = getattr(image, "quantization", None)
-            quality = _jpeg_quality(float(np.mean(tables[0]))) if tables else 0.0
+            quality = _jpeg_quality(float(np.mean(next(iter(tables.values()))))) if tables else 0.0
             return quality, image.mode not in ("L", "I", "F", "1", "I;16", "LA") and _is_coloured(image)
     except (OSError, ValueError, SyntaxError):  # DICOM, NIfTI, .mat: no such container
         return 0.0, False

@@ -2,8 +2,11 @@
 
 import hashlib
 import hmac
-from collections.abc import Callable, Sequence
-from typing import Any
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +18,7 @@ from tumorlens.records import Float32, Slice
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
 _PREAMBLE = 128
+_MAX_INFLATED = 512 << 20  # bytes of a deflated data set, which pydicom unpacks at once
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 #: For each plane the directions in which rows and columns of an upright slice go, in DICOM's axes (to the patient's
@@ -79,44 +83,142 @@ def read(entry: Entry, check_size: Callable[..., None], options: ReadOptions) ->
     asks to show (VOI LUT or window).
 
     Raises:
-        InputError: not DICOM, no pixel data, a transfer syntax without a free decoder, or a refused size.
+        InputError: not DICOM, no pixel data, a transfer syntax without a free decoder, a refused size, or one that is
+            not that of its pixel data.
     """
-    import pydicom
     from pydicom.errors import InvalidDicomError
 
     dataset: Any = None
     try:
-        with entry.open() as file:
-            dataset = pydicom.dcmread(file, force=entry.suffix in SUFFIXES)
-            if not any(name in dataset for name in _PIXELS):
-                raise InputError(
-                    f"{entry.name}: no picture in it (no PixelData; it may be a report, a directory or a key). "
-                    "Give the image objects of the series"
-                )
-            count = int(dataset.get("NumberOfFrames") or 1)
-            check_size(entry, int(dataset.Rows), int(dataset.Columns), count)
-            return _slices(dataset, entry, options)
+        dataset = _dataset(entry, force=entry.suffix in SUFFIXES)
+        if not any(name in dataset for name in _PIXELS):
+            raise InputError(
+                f"{entry.name}: no picture in it (no PixelData; it may be a report, a directory or a key). "
+                "Give the image objects of the series"
+            )
+        count = int(dataset.get("NumberOfFrames") or 1)
+        if count < 1:
+            raise InputError(f"{entry.name}: its header says {count} frames; at least 1 is needed. Export it again")
+        check_size(entry, int(dataset.Rows), int(dataset.Columns), count)
+        numbers = _numbers(entry, count, options)
+        _check_pixels(dataset, entry, count, numbers)
+        return [
+            _frame(dataset, stored, entry, number, options)
+            for number, stored in zip(numbers, _stored(dataset, numbers), strict=True)
+        ]
     except InvalidDicomError as error:
         raise InputError(f"{entry.name}: not a DICOM file ({error})") from error
     except InputError:
         raise
     except Exception as error:  # pydicom and its decoders raise many kinds; all mean: this file cannot be read
-        raise InputError(
-            f"{entry.name}: cannot be decoded as DICOM ({type(error).__name__}: {error}; {_syntax(dataset)}). "
-            "Export it uncompressed or as JPEG 2000, or check that it is complete"
-        ) from error
+        raise InputError(_undecoded(dataset, entry, error)) from error
 
 
-def _slices(dataset: Any, entry: Entry, options: ReadOptions) -> list[Slice]:
-    stored = _stored(dataset)
-    frames = range(len(stored))
-    if options.frame is not None:
-        if options.frame not in frames:
+def _undecoded(dataset: Any, entry: Entry, error: Exception) -> str:
+    """The sentence for pixels that cannot be decoded: no decoder for their transfer syntax, or damage."""
+    text = " ".join(str(error).split())
+    if "missing dependencies" in text or "does not support" in text or "no pixel data decoders" in text.lower():
+        return (
+            f"{entry.name}: no decoder here for its {_syntax(dataset)}. Export it uncompressed or as JPEG 2000, or "
+            "convert it with `gdcmconv --raw`"
+        )
+    return (
+        f"{entry.name}: cannot be decoded as DICOM ({type(error).__name__}: {text}; {_syntax(dataset)}). "
+        "Export it uncompressed or as JPEG 2000, or check that it is complete"
+    )
+
+
+def _numbers(entry: Entry, count: int, options: ReadOptions) -> range:
+    if options.frame is None:
+        return range(0, count, options.every)
+    if not 0 <= options.frame < count:
+        raise InputError(f"{entry.name}: no frame {options.frame}; there are 0 to {count - 1}. Name one of them")
+    return range(options.frame, options.frame + 1)
+
+
+def _check_pixels(dataset: Any, entry: Entry, count: int, wanted: range) -> None:
+    """Refuse a header whose size is not that of the pixels: they would be read askew, or fill the memory."""
+    from pydicom.encaps import generate_frames
+    from pydicom.pixels.utils import get_expected_length
+
+    if "PixelData" not in dataset:
+        return
+    said = (int(dataset.Columns), int(dataset.Rows))
+    if not _is_compressed(dataset):
+        length, there = get_expected_length(dataset), len(dataset.PixelData)
+        # Too few fail by themselves. A few too many are padding; more than a row are another picture.
+        if there > length + max(256, length // (count * said[1])):
             raise InputError(
-                f"{entry.name}: no frame {options.frame}; there are 0 to {len(stored) - 1}. Name one of them"
+                f"{entry.name}: {there:,} bytes of pixels, but its header says {said[0]} x {said[1]} x {count}, which "
+                f"is {length:,}. Export it again"
             )
-        frames = range(options.frame, options.frame + 1)
-    return [_frame(dataset, stored[number], entry, number, options) for number in frames[:: options.every]]
+        return
+    for stream in islice(generate_frames(dataset.PixelData, number_of_frames=count), wanted.stop):
+        found = _size_in_stream(stream, dataset.file_meta.TransferSyntaxUID)
+        if found not in (None, said):
+            raise InputError(
+                f"{entry.name}: its header says {said[0]} x {said[1]} pixels, its pixel data {found[0]} x {found[1]}. "
+                "Export it again"
+            )
+
+
+def _is_compressed(dataset: Any) -> bool:
+    syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
+    return bool(syntax is not None and syntax.is_transfer_syntax and syntax.is_encapsulated)
+
+
+def _size_in_stream(stream: bytes, syntax: Any) -> tuple[int, int] | None:
+    """(columns, rows) as a JPEG 2000 or JPEG-LS stream has them, None for others; decoders trust these alone."""
+    from pydicom.uid import JPEGLSTransferSyntaxes
+
+    head = stream[:4096]
+    if syntax in JPEGLSTransferSyntaxes:
+        start = head.find(b"\xff\xf7")  # start of frame
+        if 0 <= start <= len(head) - 9:
+            rows, columns = struct.unpack_from(">2H", head, start + 5)
+            return columns, rows
+        return None
+    start = head.find(b"\xff\x4f\xff\x51")  # start of codestream, then its size
+    if 0 <= start <= len(head) - 24:
+        right, bottom, left, top = struct.unpack_from(">4I", head, start + 8)
+        return right - left, bottom - top
+    return None
+
+
+def _dataset(entry: Entry, **how: Any) -> Any:
+    """What pydicom reads; a deflated data set only after it is known to be of a bearable size."""
+    import pydicom
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.filereader import read_dataset, read_preamble
+    from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    with entry.open() as file:
+        if is_dicom(entry):
+            read_preamble(file, force=True)
+            # Stops before the first element that is not of the file's own header, group 2.
+            meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
+            if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+                _check_inflated(file, entry)
+            file.seek(0)
+        dataset = pydicom.dcmread(file, **how)
+    if not hasattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID"):  # a raw data set: DICOM's default
+        dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    return dataset
+
+
+def _check_inflated(file: BinaryIO, entry: Entry) -> None:
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    total = 0
+    while rest := file.read(1 << 20):
+        while rest:
+            total += len(inflate.decompress(rest, 1 << 24))
+            rest = inflate.unconsumed_tail
+            if total > _MAX_INFLATED:
+                raise InputError(
+                    f"{entry.name}: unpacks to more than {_MAX_INFLATED >> 20} MB; no deflated slice is as large. "
+                    "Export it again, in parts"
+                )
 
 
 def _frame(dataset: Any, stored: NDArray[Any], entry: Entry, number: int, options: ReadOptions) -> Slice:
@@ -129,18 +231,35 @@ def _frame(dataset: Any, stored: NDArray[Any], entry: Entry, number: int, option
     return Slice(upright, entry.address, number, spacing, plane, orientation)
 
 
-def _stored(dataset: Any) -> NDArray[Any]:
-    """The stored values of every frame, (frames, rows, columns); colours as luminance."""
-    if not hasattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID"):  # a raw data set: DICOM's default
-        from pydicom.dataset import FileMetaDataset
-        from pydicom.uid import ImplicitVRLittleEndian
+def _stored(dataset: Any, numbers: range) -> Iterator[NDArray[Any]]:
+    """The stored values (rows, columns) of each wanted frame; colours as luminance."""
+    from pydicom.pixels import apply_color_lut, iter_pixels
 
-        dataset.file_meta = FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-    stored: NDArray[Any] = dataset.pixel_array
-    if int(dataset.get("SamplesPerPixel", 1)) > 1:
-        stored = stored[..., :3].astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    return stored.reshape(-1, *stored.shape[-2:])
+    shift = _shift(dataset)
+    # pydicom takes the lowest bits for the stored ones. Where they are not, their place is found here.
+    options = {} if shift is None else {"correct_unused_bits": False}
+    frames: Iterable[NDArray[Any]]
+    if dataset.get("BitsAllocated") == 1:  # frames of single bits need not begin at a byte, which it reads only whole
+        whole = dataset.pixel_array
+        frames = whole.reshape(-1, *whole.shape[-2:])[numbers.start : numbers.stop : numbers.step]
+    else:
+        frames = iter_pixels(dataset, indices=numbers, **options)
+    for stored in frames:
+        values = stored if shift is None else (stored << shift[0]) >> shift[1]
+        if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
+            values = apply_color_lut(values, dataset)
+        if values.ndim == 3:
+            values = values[..., :3].astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+        yield values
+
+
+def _shift(dataset: Any) -> tuple[int, int] | None:
+    """How far left, then right, to move values whose highest bit is above the number of bits stored; None mostly."""
+    if "PixelData" not in dataset or _is_compressed(dataset):
+        return None
+    allocated, stored = int(dataset.BitsAllocated), int(dataset.get("BitsStored") or dataset.BitsAllocated)
+    high = int(dataset.get("HighBit", stored - 1))
+    return (allocated - 1 - high, allocated - stored) if stored - 1 < high < allocated else None
 
 
 def _values(dataset: Any, stored: NDArray[Any], number: int, window: bool) -> Float32:
@@ -148,7 +267,8 @@ def _values(dataset: Any, stored: NDArray[Any], number: int, window: bool) -> Fl
 
     # An enhanced object says in its functional groups, frame by frame, what others say at the top.
     values = apply_modality_lut(stored, _group(dataset, number, "PixelValueTransformationSequence"))
-    if window:
+    # Only grey pixels of whole numbers have a window; others are as they should be shown.
+    if window and str(dataset.get("PhotometricInterpretation")).startswith("MONOCHROME") and "PixelData" in dataset:
         values = apply_voi_lut(values, _described(dataset, _group(dataset, number, "FrameVOILUTSequence")))
     values = np.nan_to_num(np.asarray(values, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     return values.max() - values if dataset.get("PhotometricInterpretation") == "MONOCHROME1" else values
@@ -226,18 +346,19 @@ def _place(header: Any) -> tuple[float, float]:
         if directions is not None:
             position = np.asarray([float(value) for value in header.get("ImagePositionPatient") or (0, 0, 0)])
             along = round(float(np.cross(directions[1], directions[0]) @ position), 3)
-        return along, float(header.get("InstanceNumber") or 0)
+        # What is no number compares with nothing, and would leave the order to chance.
+        return (along if np.isfinite(along) else 0.0), float(header.get("InstanceNumber") or 0)
     except (TypeError, ValueError):
         return 0.0, 0.0
 
 
 def _header(entry: Entry, tags: Sequence[str]) -> Any:
     """Some tags of a header, or None where it cannot be read: reading the pixels will say what is wrong."""
-    import pydicom
-
     try:
-        with entry.open() as file:
-            return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(tags), force=True)
+        header = _dataset(entry, stop_before_pixels=True, specific_tags=list(tags), force=True)
+        for tag in tags:
+            header.get(tag)  # pydicom converts values only now, and a damaged one may fail
+        return header
     except Exception:
         return None
 
@@ -248,4 +369,5 @@ def _folder(address: str) -> str:
 
 def _syntax(dataset: Any) -> str:
     syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
-    return f"transfer syntax {syntax.name}" if syntax is not None else "transfer syntax unknown"
+    # Of a damaged header it may be several, or no UID at all.
+    return f"transfer syntax {getattr(syntax, 'name', syntax)}" if syntax is not None else "transfer syntax unknown"

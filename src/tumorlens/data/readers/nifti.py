@@ -2,11 +2,13 @@
 
 Whatever way a volume is stored, its affine says where right, front and up are. Slices are shown in the radiological
 convention: the patient's right on the left of the picture, nose or crown up; a sagittal slice looks to the left.
-An oblique volume is cut along its own axes, named after the nearest plane.
+An oblique volume is cut along its own axes, named after the nearest plane. Without sform and qform, nibabel's reading
+of the old Analyze convention holds: x is stored from the patient's left, y from the back, z from below.
 """
 
 import gzip
 import io
+import math
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
@@ -28,8 +30,11 @@ SUFFIXES = (".nii", ".nii.gz")
 _NORMALS: dict[Plane, int] = {"sagittal": 0, "coronal": 1, "axial": 2}
 _HEAD_SHARE = 0.25  # of the largest slice's head area, below which a slice shows too little to matter
 _FOREGROUND = 0.1  # of the volume's 99.5 percentile
-_KEPT = 2
+_KEPT_BYTES = 512 << 20  # of volumes beside the last one
 _HEADER = 600
+_MAX_OFFSET = 64 << 20  # where values begin at the latest; what lies before are header extensions
+_TO_MM = {"meter": 1e3, "micron": 1e-3}
+_MIN_DETERMINANT = 1e-3  # of the axes' directions; 1 where they are at right angles, 0 where two are the same
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,16 @@ class _Volume:
 
     values: Float32
     zooms: tuple[float, float, float]
+
+    def cut(self, plane: Plane) -> Float32:
+        """Slices (frames, rows, columns) of every volume in turn; a view where that is possible."""
+        return _cut(self.values, plane or self.acquired)
+
+    @property
+    def acquired(self) -> Plane:
+        """The plane across the coarsest axis; axial where all are alike."""
+        planes: list[Plane] = ["axial", "coronal", "sagittal"]
+        return max(planes, key=lambda plane: round(self.zooms[_NORMALS[plane]], 3))
 
 
 def is_nifti(entry: Entry) -> bool:
@@ -65,14 +80,14 @@ def read(entry: Entry, check_size: Callable[..., None], options: ReadOptions) ->
     Raises:
         InputError: damaged or cut short, not three- or four-dimensional, complex or coloured, or of a refused size.
     """
-    volume = _load(entry, check_size)
-    plane = options.plane or _acquired(volume.zooms)
-    slices = _cut(volume.values, plane)
-    numbers = _numbers(slices, options, entry)
+    volume = _load(entry, check_size, options)
+    plane = options.plane or volume.acquired
+    slices = volume.cut(plane)
+    check_size(entry, *slices.shape[1:])
+    numbers = _numbers(slices, volume.values.shape[3], options, entry)
     spacing = _spacing(volume.zooms, plane)
-    return [
-        Slice(np.ascontiguousarray(slices[number]), entry.address, number, spacing, plane) for number in numbers
-    ]  # fmt: skip
+    # Copies: the volume stays for the next row of a manifest, and a slice may be written to.
+    return [Slice(np.array(slices[number]), entry.address, number, spacing, plane) for number in numbers]
 
 
 def read_mask(entry: Entry, options: ReadOptions) -> list[NDArray[np.bool_]]:
@@ -81,13 +96,16 @@ def read_mask(entry: Entry, options: ReadOptions) -> list[NDArray[np.bool_]]:
     Raises:
         InputError: as `read`.
     """
-    volume = _load(entry, lambda *size: None)
-    slices = _cut(volume.values, options.plane or _acquired(volume.zooms))
-    numbers = range(len(slices)) if options.frame is None else _numbers(slices, options, entry)
+    from tumorlens.data.readers import check_size  # a mask may lie about its size like any other volume
+
+    volume = _load(entry, check_size, options)
+    slices = volume.cut(options.plane)
+    numbers = range(len(slices)) if options.frame is None else _numbers(slices, 1, options, entry)
     return [np.ascontiguousarray(slices[number] > 0) for number in numbers]
 
 
-def _numbers(slices: Float32, options: ReadOptions, entry: Entry) -> list[int]:
+def _numbers(slices: Float32, volumes: int, options: ReadOptions, entry: Entry) -> list[int]:
+    """The frames that are asked for: one, or every n-th of all, or of those that show enough of the head."""
     if options.frame is not None:
         if not 0 <= options.frame < len(slices):
             raise InputError(
@@ -96,16 +114,17 @@ def _numbers(slices: Float32, options: ReadOptions, entry: Entry) -> list[int]:
         return [options.frame]
     chosen = np.arange(len(slices))
     if not options.whole:
-        top = float(np.percentile(slices, 99.5))
-        areas = (slices > _FOREGROUND * top).mean(axis=(1, 2))
-        chosen = np.flatnonzero(areas >= _HEAD_SHARE * areas.max())
+        # Volume by volume: in a series, one echo or weighting may be far brighter than the others.
+        shows = [_shows_head(volume) for volume in np.split(slices, volumes)]
+        chosen = np.flatnonzero(np.concatenate(shows))
     return [int(number) for number in chosen[:: options.every]]
 
 
-def _acquired(zooms: tuple[float, float, float]) -> Plane:
-    """The plane across the coarsest axis; axial where all are alike."""
-    planes: list[Plane] = ["axial", "coronal", "sagittal"]
-    return max(planes, key=lambda plane: round(zooms[_NORMALS[plane]], 3))
+def _shows_head(slices: Float32) -> NDArray[np.bool_]:
+    """Which slices (frames, rows, columns) of one volume show at least a quarter of the head's largest area."""
+    threshold = _FOREGROUND * float(np.percentile(slices, 99.5))
+    areas = np.array([(piece > threshold).mean() for piece in slices])
+    return np.asarray(areas >= _HEAD_SHARE * areas.max())
 
 
 def _cut(values: Float32, plane: Plane) -> Float32:
@@ -129,33 +148,41 @@ def _spacing(zooms: tuple[float, float, float], plane: Plane) -> tuple[float, fl
 
 
 class _Recent:
-    """The last volumes, so that a manifest's rows of one volume do not unpack it each time."""
+    """The last volumes, so that a manifest's rows of one volume and its mask do not unpack it each time."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._volumes: OrderedDict[object, tuple[Entry, _Volume]] = OrderedDict()
+        self._volumes: OrderedDict[object, _Volume] = OrderedDict()
 
-    def get(self, key: object, entry: Entry, make: Callable[[], _Volume]) -> _Volume:
+    def get(self, key: object, make: Callable[[], _Volume]) -> _Volume:
         with self._lock:
             if key not in self._volumes:
-                # The entry is kept too: the identity of bytes in memory is part of the key.
-                self._volumes[key] = (entry, make())
-                while len(self._volumes) > _KEPT:
+                # The older one goes first: two are never held while a third is made.
+                while len(self._volumes) > 1 or sum(v.values.nbytes for v in self._volumes.values()) > _KEPT_BYTES:
                     self._volumes.popitem(last=False)
+                self._volumes[key] = make()
             self._volumes.move_to_end(key)
-            return self._volumes[key][1]
+            return self._volumes[key]
 
 
 _RECENT = _Recent()
 
 
-def _load(entry: Entry, check_size: Callable[..., None]) -> _Volume:
+def _load(entry: Entry, check_size: Callable[..., None], options: ReadOptions) -> _Volume:
+    if options.plane and options.plane not in _NORMALS:
+        raise InputError(
+            f"{entry.name}: no plane {options.plane!r}; allowed are {', '.join(_NORMALS)}, or none for the one it was "
+            "acquired in"
+        )
     if entry.data is not None:
         key: object = (entry.address, zlib.crc32(entry.data), len(entry.data))
     else:
-        state = Path(entry.address).stat()
+        try:
+            state = Path(entry.address).stat()
+        except OSError as error:
+            raise InputError(f"{entry.address}: cannot be opened ({error.strerror}). Check the path") from error
         key = (entry.address, state.st_mtime_ns, state.st_size)
-    return _RECENT.get(key, entry, lambda: _decode(entry, check_size))
+    return _RECENT.get(key, lambda: _decode(entry, check_size))
 
 
 def _decode(entry: Entry, check_size: Callable[..., None]) -> _Volume:
@@ -172,35 +199,54 @@ def _decode(entry: Entry, check_size: Callable[..., None]) -> _Volume:
 
 def _image(entry: Entry, check_size: Callable[..., None]) -> Any:
     """The volume as nibabel sees it, its size checked by the header before its values are unpacked."""
-    import nibabel
 
     with entry.open() as raw:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         file: Any = gzip.GzipFile(fileobj=raw) if packed else raw
         head = file.read(_HEADER)
-        kind = nibabel.Nifti2Image if head[4:8] in (b"n+2\x00", b"ni2\x00") else nibabel.Nifti1Image
-        header = kind.header_class.from_fileobj(io.BytesIO(head), check=False)
-        shape = _shape(header.get_data_shape(), entry)
-        if header.get_data_dtype().kind not in "iufb":
-            raise InputError(
-                f"{entry.name}: values of type {header.get_data_dtype()}; allowed are whole and real numbers. Export "
-                "magnitudes"
-            )
-        # Volumes are cut in any plane, so no side may be too small but the one they were acquired along.
-        longest = sorted(shape[:3])[-2:]
-        check_size(entry, *longest, int(np.prod(shape)) // max(1, longest[0] * longest[1]))
-        offset = int(header.get_data_offset())
-        wanted = offset + int(np.prod(shape, dtype=np.int64)) * header.get_data_dtype().itemsize
-        if not 0 <= offset <= wanted:
-            raise InputError(f"{entry.name}: its header puts the values at byte {offset}. Copy or export it again")
+        kind = _kind(head, entry)
+        wanted = _claimed(kind.header_class.from_fileobj(io.BytesIO(head), check=False), entry, check_size)
         # Never beyond what the header claims: a gzip bomb ends here.
         data = head + file.read(max(0, wanted - len(head)))
+        # One byte more: where the stream ends as it should, gzip compares its checksum only now.
+        file.read(1)
     if len(data) < wanted:
         raise InputError(
             f"{entry.name}: cut short, {len(data):,} of {wanted:,} bytes are there. Copy or export it again"
         )
     return kind.from_bytes(data)
+
+
+def _kind(head: bytes, entry: Entry) -> Any:
+    """The class for NIfTI-1 or NIfTI-2 in one file."""
+    import nibabel
+
+    if head[344:348] == b"ni1\x00" or head[4:8] == b"ni2\x00":
+        raise InputError(
+            f"{entry.name}: only the header of a pair .hdr and .img; allowed are volumes in one file. Convert the pair "
+            "to .nii or .nii.gz"
+        )
+    return nibabel.Nifti2Image if head[4:8] == b"n+2\x00" else nibabel.Nifti1Image
+
+
+def _claimed(header: Any, entry: Entry, check_size: Callable[..., None]) -> int:
+    """How many bytes the header says there are, once it is found to ask for nothing unreasonable."""
+    shape = _shape(header.get_data_shape(), entry)
+    values = header.get_data_dtype()
+    if values.kind not in "iufb":
+        kind = "coloured" if values.names else str(values)
+        raise InputError(f"{entry.name}: values are {kind}; allowed are whole and real numbers. Export magnitudes")
+    # Volumes are cut in any plane, so no side may be too small but the one they were acquired along.
+    longest = sorted(shape[:3])[-2:]
+    check_size(entry, *longest, math.prod(shape) // (longest[0] * longest[1]))
+    offset = int(header.get_data_offset())
+    if not 0 <= offset <= _MAX_OFFSET:
+        raise InputError(
+            f"{entry.name}: its header puts the values at byte {offset:,}; allowed are 0 to {_MAX_OFFSET:,}. Copy or "
+            "export it again"
+        )
+    return offset + math.prod(shape) * int(values.itemsize)
 
 
 def _shape(shape: tuple[int, ...], entry: Entry) -> tuple[int, ...]:
@@ -220,16 +266,20 @@ def _upright(image: Any, entry: Entry) -> _Volume:
     from nibabel.orientations import apply_orientation, io_orientation
 
     affine = np.asarray(image.affine, dtype=float)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    axes = affine[:3, :3] * _TO_MM.get(image.header.get_xyzt_units()[0], 1.0)
+    zooms = np.sqrt((axes**2).sum(axis=0))
+    # A real voxel is between a micrometre and a metre; the bounds also keep what is computed from it finite.
+    sound = np.isfinite(affine).all() and (zooms > 1e-3).all() and (zooms < 1e3).all()
+    if not sound or abs(np.linalg.det(axes / zooms)) < _MIN_DETERMINANT:
         raise InputError(
             f"{entry.name}: its affine tells no directions, so right and left are unknown. Export it with a "
             "valid sform or qform"
         )
     # nibabel's right is the direction in which x grows, so this is RAS.
     orientation = io_orientation(affine)
-    values = np.asarray(image.dataobj, dtype=np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = np.asarray(image.dataobj, dtype=np.float32)
     values = values.reshape(_shape(values.shape, entry))
     values = np.nan_to_num(values if values.ndim == 4 else values[..., None], nan=0.0, posinf=0.0, neginf=0.0)
-    zooms = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
     right, front, up = (float(zooms[int(np.flatnonzero(orientation[:, 0] == axis)[0])]) for axis in range(3))
     return _Volume(np.asarray(apply_orientation(values, orientation), dtype=np.float32), (right, front, up))

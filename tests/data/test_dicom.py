@@ -317,3 +317,11 @@ def test_order_by_number_where_places_are_unknown_or_rubbish(tmp_path: Path) -> 
 def test_what_has_no_decoder_is_told_so(name: str) -> None:
     with pytest.raises(InputError, match=r"no decoder here for its transfer syntax JPEG (Extended|Lossless)"):
         read_slices(Path(str(get_testdata_file(name, download=False))))
+
+
+@pytest.mark.parametrize("syntax", [b"1.2.840.10008\\1.2.4.90", b"1.2.840.10008.1.2.4.99", b"no.transfer.syntax.xyz"])
+def test_a_transfer_syntax_that_is_none(syntax: bytes) -> None:
+    data = Path(str(get_testdata_file("MR_small_jp2klossless.dcm", download=False))).read_bytes()
+    assert data.count(b"1.2.840.10008.1.2.4.90") == 1
+    with pytest.raises(InputError, match="transfer syntax"):
+        read_slices(Entry("a.dcm", data.replace(b"1.2.840.10008.1.2.4.90", syntax)))

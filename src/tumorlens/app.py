@@ -82,7 +82,7 @@ def _choose() -> tuple[list[Slice], str, str]:
             type=[suffix.rpartition(".")[2] for suffix in SUFFIXES],
             key="upload",
         )
-        st.html('<div class="tl-soft">Nothing leaves this computer and nothing is kept.</div>')
+        st.html('<div class="tl-soft">Nothing leaves this computer and nothing is written to disk.</div>')
     with right:
         _gallery()
     if upload is not None:

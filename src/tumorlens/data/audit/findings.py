@@ -1,6 +1,5 @@
 """What an audit finds in a manifest, and how bad it is."""
 
-import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from tumorlens.data.audit.bias import SourceBias, source_bias
 from tumorlens.data.audit.scan import ODD_ASPECT, SMALL_SIDE, Problem, Scan, scan
 from tumorlens.data.orientation import NAMES
 from tumorlens.data.similarity import COPY, Pair, clusters, pairs_between, pairs_within
+from tumorlens.data.splits import patients_on_two_sides
 from tumorlens.records import CLASSES, Sample
 
 Kind = Literal["same file", "same pixels", "copy", "near copy"]
@@ -124,7 +124,8 @@ def _matches_within(samples: Sequence[Sample], seen: Scan) -> list[Match]:
     rows = np.flatnonzero(seen.usable)
     found: dict[tuple[int, int], Match] = {}
     for pair in pairs_within(seen.thumbnails[rows]):
-        found.update(_match(samples, samples, int(rows[pair.first]), int(rows[pair.second]), pair))
+        first, second = int(rows[pair.first]), int(rows[pair.second])
+        found[first, second] = _match(samples[first], samples[second], pair)
     # Identical ones by hash, neighbours in a chain: of a hundred copies every pair would be thousands.
     files = [sample.sha256 if usable else "" for sample, usable in zip(samples, seen.usable, strict=True)]
     exact: tuple[tuple[Kind, Sequence[str]], ...] = (
@@ -136,11 +137,9 @@ def _matches_within(samples: Sequence[Sample], seen: Scan) -> list[Match]:
     return sorted(found.values(), key=lambda match: -match.score)
 
 
-def _match(
-    samples: Sequence[Sample], others: Sequence[Sample], first: int, second: int, pair: Pair
-) -> dict[tuple[int, int], Match]:
+def _match(first: Sample, second: Sample, pair: Pair, foreign: bool = False) -> Match:
     kind: Kind = "copy" if pair.score >= COPY else "near copy"
-    return {(first, second): Match(samples[first], others[second], kind, pair.score, pair.orientation, pair.view)}
+    return Match(first, second, kind, pair.score, pair.orientation, pair.view, foreign)
 
 
 def _chains(hashes: Sequence[str]) -> Iterable[tuple[int, int]]:
@@ -158,9 +157,8 @@ def _matches_between(
     matches: list[Match] = []
     best: dict[int, Match] = {}
     for pair in pairs_between(seen.thumbnails[rows], other.thumbnails[columns]):
-        first, second = int(rows[pair.first]), int(columns[pair.second])
-        (match,) = _match(samples, against, first, second, pair).values()
-        match = dataclasses.replace(match, foreign=True)
+        first = int(rows[pair.first])
+        match = _match(samples[first], against[int(columns[pair.second])], pair, foreign=True)
         matches.append(match)
         best.setdefault(first, match)  # pairs come best first
     return matches, best
@@ -218,12 +216,9 @@ def _sharing(samples: Sequence[Sample], within: Sequence[Match], recovered: dict
 
 
 def _patients_on_two_sides(samples: Sequence[Sample]) -> Finding:
-    sides = defaultdict(set)
-    for sample in samples:
-        if sample.patient_group and side(sample):
-            sides[sample.patient_group].add(side(sample))
-    shared = sorted(group for group, names in sides.items() if len(names) > 1)
-    text = f"{len(shared):,} of {len(sides):,} patient groups are on two sides"
+    shared = patients_on_two_sides(samples)
+    groups = len({sample.patient_group for sample in samples} - {""})
+    text = f"{len(shared):,} of {groups:,} patient groups are on two sides"
     return Finding("patients on two sides", "error" if shared else "fine", text, examples=tuple(shared))
 
 
@@ -232,8 +227,8 @@ def _copies(within: Sequence[Match]) -> list[Finding]:
     parted = [match for match in within if not _together(match)]
     certain = tuple(match for match in parted if match.kind != "near copy")
     near = [match for match in parted if match.kind == "near copy"]
-    known = tuple(match for match in near if match.first.patient_id and match.second.patient_id)
-    unknown = tuple(match for match in near if not (match.first.patient_id and match.second.patient_id))
+    known = tuple(match for match in near if _only_alike(match))
+    unknown = tuple(match for match in near if not _only_alike(match))
     inside = len(within) - len(parted)
     return [
         Finding("copies between groups", _severity(certain), f"{_kinds(certain)} in different groups", certain),

@@ -40,7 +40,8 @@ def write_audit(audit: Audit, name: str, root: Path, against_root: Path | None, 
     from jinja2 import Environment, PackageLoader, select_autoescape
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "audit.json").unlink(missing_ok=True)
+    for name_before in ("audit.json", "overlap.csv"):  # of an audit that is replaced
+        (folder / name_before).unlink(missing_ok=True)
     _write_pairs(folder / "pairs.csv", audit.within)
     if against_root is not None:
         _write_pairs(folder / "overlap.csv", audit.between)

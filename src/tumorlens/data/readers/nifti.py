@@ -7,6 +7,7 @@ of the old Analyze convention holds: x is stored from the patient's left, y from
 """
 
 import gzip
+import hashlib
 import io
 import math
 import zlib
@@ -175,7 +176,7 @@ def _load(entry: Entry, check_size: Callable[..., None], options: ReadOptions) -
             "acquired in"
         )
     if entry.data is not None:
-        key: object = (entry.address, zlib.crc32(entry.data), len(entry.data))
+        key: object = (entry.address, hashlib.sha256(entry.data).digest())
     else:
         try:
             state = Path(entry.address).stat()
@@ -199,7 +200,6 @@ def _decode(entry: Entry, check_size: Callable[..., None]) -> _Volume:
 
 def _image(entry: Entry, check_size: Callable[..., None]) -> Any:
     """The volume as nibabel sees it, its size checked by the header before its values are unpacked."""
-
     with entry.open() as raw:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)

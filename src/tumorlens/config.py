@@ -35,6 +35,17 @@ class PreprocessSettings(Settings):
     """Border kept around the head, as a share of its longer side."""
 
 
+class NetworkSettings(Settings):
+    """What of the network is to choose; travels in the bundle."""
+
+    dilated: bool = False
+    """Keep the last stage at the resolution of the one before (its stride becomes dilation: Yu et al., Dilated Residual
+    Networks, CVPR 2017): evidence maps of 14 x 14 instead of 7 x 7 at 224 pixels, for half as much computing again."""
+    strides: Literal["v1", "v1.5"] = "v1.5"
+    """Whether a stage's stride stands in the first 1x1 convolution (v1: Keras) or in the 3x3 (v1.5: torchvision); the
+    initial weights decide."""
+
+
 class AugmentSettings(Settings):
     """How far a training picture may be moved, turned and re-lit. Ranges are symmetric about no change."""
 
@@ -58,6 +69,10 @@ class AugmentSettings(Settings):
     """Largest standard deviation of added noise, on intensities in 0 to 1."""
     blur: Share = 0.25
     """Probability of losing resolution (down to half), so that sharpness says little of the source."""
+    bias_field: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Largest log gain of a smooth receive-coil field over the picture."""
+    ghosting: Share = 0.0
+    """Largest strength of motion ghosts along one axis, as a share of the signal."""
 
 
 class StageSettings(Settings):
@@ -84,8 +99,28 @@ class FineTuneSettings(Settings):
     """Peak; rises linearly over the warm-up and falls as a cosine to zero."""
     warmup: Share = 0.08
     """Share of all steps spent rising."""
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Factor on the rate for each stage further from the head: earlier layers change less."""
+    head_factor: Positive = 1.0
+    """Factor on the rate of the linear layers, which begin with nothing learned."""
+    averaging: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Decay a step of a moving average of the weights, which is then what is validated and kept; 0 is off."""
+    evidence_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of the loss that asks the class evidence to lie in the tumour, where a mask is known; 0 is off."""
+    cell_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of the loss that classifies each cell of the last two stages by the masks; 0 is off."""
+    cached_views: Annotated[int, Field(ge=0, le=64)] = 0
+    """Augmentations of each slice for which the frozen stages are computed once and kept on disk; 0 draws anew in every
+    epoch and computes everything each time."""
+    cache_gb: Positive = 20.0
+    """Gigabytes that these may take on disk."""
     patience: Annotated[int, Field(ge=1)] = 5
     """Epochs without a better validation balanced accuracy after which training stops."""
+
+    @property
+    def uses_masks(self) -> bool:
+        """Whether tumour masks are read."""
+        return self.evidence_weight > 0 or self.cell_weight > 0
 
 
 class TrainSettings(Settings):
@@ -99,11 +134,15 @@ class TrainSettings(Settings):
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
     class_weights: bool = True
     """Weigh the loss by inverse class frequency in the training split."""
+    sampling: Literal["every", "square_root"] = "every"
+    """Which slices an epoch sees: `every` one once, or as many drawn, in which classes, sources and patients come by
+    the square root of their number of slices."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto` is bfloat16 where the processor or GPU computes in it, else float32."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     preprocess: PreprocessSettings = PreprocessSettings()
+    network: NetworkSettings = NetworkSettings()
     augment: AugmentSettings = AugmentSettings()
     head: HeadSettings = HeadSettings()
     finetune: FineTuneSettings = FineTuneSettings()

@@ -25,6 +25,10 @@ class CheckpointError(TumorlensError):
     """A checkpoint that does not belong to this run."""
 
 
+class TrainingError(TumorlensError):
+    """Training that cannot go on; what was learned until then is kept."""
+
+
 class RunError(TumorlensError):
     """A run folder that is missing something, or would be overwritten."""
 

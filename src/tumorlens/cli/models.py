@@ -14,7 +14,7 @@ from tumorlens.config import TrainSettings, load_settings
 if TYPE_CHECKING:
     from tumorlens.train.recipe import Reporter
 
-DEFAULT_PRESET = "plain"
+DEFAULT_PRESET = "best"
 
 
 def preset_settings(arguments: Sequence[str]) -> TrainSettings:
@@ -46,8 +46,9 @@ def train_command(defaults: TrainSettings | None) -> Callable[..., int]:
         Args:
             manifest: A manifest with splits, or with folds and --fold.
             out: The run folder to make.
-            weights: Weights to start from: a safetensors file in torchvision's key names, the weights.safetensors of
-                a bundle (to train on where it ended), or `hub` to download ImageNet's at a pinned revision.
+            weights: Weights to start from: `hub` to download ImageNet's at a pinned revision; a ResNet-50 in a
+                safetensors file (torchvision's key names) or a Keras file (.h5, .keras); the folder of a former run
+                (to train on where it ended); `none` for random ones; `radimagenet` says where to get those.
             fold: The fold to test, where the manifest has folds: a number, or the source that was left out.
             resume: Continue an interrupted run.
             preset: Name of a preset, or a TOML file; the options below override it.

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tumorlens import DISCLAIMER
-from tumorlens.config import PreprocessSettings
+from tumorlens.config import NetworkSettings, PreprocessSettings
 from tumorlens.data.manifest import file_hash
 from tumorlens.errors import BundleError
 from tumorlens.model.blocks import LAST_BLOCK
@@ -33,6 +33,7 @@ class Card(BaseModel):
     tumorlens_version: str
     classes: tuple[str, ...] = Field(min_length=2)
     preprocess: PreprocessSettings
+    network: NetworkSettings = NetworkSettings()
     explained_block: str = LAST_BLOCK[0]
     temperature: float = Field(default=1.0, gt=0.0)
     training_data: dict[str, Any] = {}

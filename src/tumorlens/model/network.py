@@ -10,11 +10,13 @@ import torch
 from monai.networks.nets import ResNet
 from torch import nn
 
+from tumorlens.config import NetworkSettings
 from tumorlens.model.blocks import BLOCKS_PER_LAYER, find_block
 
 FEATURES = 2048
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
+_PLAIN = NetworkSettings()
 PARTS = ("stem", "layer1", "layer2", "layer3", "layer4")
 
 
@@ -25,7 +27,13 @@ class TumorNet(nn.Module):
     to know it. `layers` is (3, 4, 6, 3) for ResNet-50; tests pass a smaller one.
     """
 
-    def __init__(self, classes: int, dropout: float = 0.0, layers: tuple[int, ...] = BLOCKS_PER_LAYER) -> None:
+    def __init__(
+        self,
+        classes: int,
+        dropout: float = 0.0,
+        layers: tuple[int, ...] = BLOCKS_PER_LAYER,
+        settings: NetworkSettings = _PLAIN,
+    ) -> None:
         super().__init__()
         self.body = ResNet(
             block="bottleneck",
@@ -38,6 +46,8 @@ class TumorNet(nn.Module):
             bias_downsample=False,
             feed_forward=False,
         )
+        if settings.dilated:
+            _dilate(self.part("layer4"))
         self.mean: torch.Tensor
         self.std: torch.Tensor
         self.dropout = nn.Dropout(dropout)
@@ -52,11 +62,15 @@ class TumorNet(nn.Module):
         return self.classify(self.pool(self.feature_map(images)))
 
     def feature_map(self, images: torch.Tensor) -> torch.Tensor:
-        """Output of the last residual block, (n, 2048, h/32, w/32)."""
+        """Output of the last residual block, (n, 2048, h/32, w/32), or (n, 2048, h/16, w/16) where it is dilated."""
+        return self.last_maps(images)[1]
+
+    def last_maps(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Outputs of the last two stages: (n, 1024, h/16, w/16) and that of `feature_map`."""
         values = self.stem(images)
-        for name in PARTS[1:]:
+        for name in PARTS[1:4]:
             values = self.part(name)(values)
-        return values
+        return values, self.part("layer4")(values)
 
     def stem(self, images: torch.Tensor) -> torch.Tensor:
         """Normalisation, first convolution and pooling: (n, 1, h, w) to (n, 64, h/4, w/4)."""
@@ -95,6 +109,17 @@ class TumorNet(nn.Module):
     def modules_of(self, part: str) -> Iterator[nn.Module]:
         """The top modules that make up a part of `PARTS`."""
         yield from (self.body.conv1, self.body.bn1) if part == "stem" else (self.part(part),)
+
+
+def _dilate(stage: nn.Module) -> None:
+    """Take a stage's stride away and let its later blocks look twice as far instead: the weights keep their meaning."""
+    for number, block in enumerate(stage.children()):
+        for name, convolution in block.named_modules():
+            if not isinstance(convolution, nn.Conv2d):
+                continue
+            convolution.stride = (1, 1)
+            if number and name == "conv2":
+                convolution.dilation = convolution.padding = (2, 2)
 
 
 def freeze_before(network: TumorNet, first: str) -> list[str]:

@@ -1,4 +1,5 @@
-"""Where initial weights come from: a local safetensors file, or the hub at a pinned revision and hash."""
+"""Where initial weights come from: the hub at a pinned revision and hash, a local file (safetensors or Keras), a former
+run, or nowhere."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tumorlens.data.manifest import file_hash
+from tumorlens.data.predictions import read_predictions
 from tumorlens.errors import TumorlensError
-from tumorlens.model.network import TumorNet
+from tumorlens.model.bundle import CARD, WEIGHTS, load_card
+from tumorlens.model.keras_file import is_keras
+from tumorlens.model.keras_weights import Layout, keras_layout, move_strides, read_keras
+from tumorlens.model.network import PARTS, TumorNet
+
+RADIMAGENET = (
+    "RadImageNet's ResNet-50 is not downloaded: its authors publish no checksum, and what the hubs have of it are "
+    "pickles, which are not read. Its project page, https://github.com/BMEII-AI/RadImageNet, links to the weights as "
+    "Keras .h5 (no-top ResNet50). Download them there and give the file: `--weights RadImageNet-ResNet50_notop.h5`. "
+    "The project's code is under the MIT licence; none is stated for the weights, and the images behind them are given "
+    "out on request: ask its authors before you use them for more than research"
+)
 
 
 @dataclass(frozen=True)
@@ -23,24 +36,43 @@ class HubWeights:
 
 
 def load_backbone(network: TumorNet, path: Path) -> None:
-    """Load weights to start from: ImageNet's in torchvision's key names, without their classifier `fc.*`; or those of
-    a bundle (`weights.safetensors`), with its head, to train on where another run ended.
+    """Load weights to start from: ImageNet's in torchvision's key names, without their classifier `fc.*`; those of a
+    bundle (`weights.safetensors`), with its head, to train on where another run ended; or a Keras ResNet50.
+
+    The network's strides are put where a Keras file or a bundle's card has them (`stride_layout`).
 
     Raises:
-        TumorlensError: no such file, not safetensors, or keys or shapes that are not ResNet-50's.
+        TumorlensError: no such file, neither safetensors nor Keras, or keys or shapes that are not ResNet-50's.
     """
     if not path.is_file():
         raise TumorlensError(
-            f"{path}: no such weights file. Give a ResNet-50 in safetensors with `--weights FILE`, or "
-            "`--weights hub` to download one"
+            f"{path}: no such weights file. Give a ResNet-50 in safetensors or Keras' .h5 or .keras with "
+            "`--weights FILE`, a former run with `--weights RUN`, or `--weights hub` to download one"
         )
-    try:
-        tensors = {key: value.float() for key, value in load_file(path).items() if not key.startswith("fc.")}
-    except SafetensorError as error:
-        raise TumorlensError(f"{path}: not a safetensors file ({error}). Pickled weights are not read") from error
+    layout: Layout | None
+    if is_keras(path):
+        found = read_keras(path, [len(list(network.part(name).children())) for name in PARTS[1:]])
+        tensors, layout = found.tensors, found.layout
+    else:
+        tensors, layout = _read_safetensors(path), _card_layout(path)
     if "head.weight" in tensors:
         _load_trained(network, tensors, path)
-        return
+    else:
+        _load_body(network, tensors, path)
+    if layout:
+        move_strides(network.body, layout)
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return {key: value.float() for key, value in load_file(path).items() if not key.startswith("fc.")}
+    except SafetensorError as error:
+        raise TumorlensError(
+            f"{path}: neither a safetensors nor a Keras file ({error}). Pickled weights (.pt, .pth) are not read"
+        ) from error
+
+
+def _load_body(network: TumorNet, tensors: dict[str, torch.Tensor], path: Path) -> None:
     own = network.body.state_dict()
     optional = {key for key in own if key.endswith("num_batches_tracked")}
     wrong = sorted((set(own) ^ set(tensors)) - optional)
@@ -104,6 +136,81 @@ IMAGENET = HubWeights(
 )
 
 
-def resolve(source: str) -> Path:
-    """The local file that `--weights` names: a path, or `hub` for the pinned download."""
-    return download(IMAGENET) if source == "hub" else Path(source)
+def resolve(source: str) -> Path | None:
+    """The local file that `--weights` names, or None for random weights.
+
+    Args:
+        source: `hub` for the pinned download, `none` for random weights, `radimagenet` to be told where it is to be
+            had, a weights file, or the folder of a former run or of a bundle. (A file of such a name: `./hub`.)
+
+    Raises:
+        TumorlensError: a download that failed, a folder without a trained model, or a damaged bundle.
+    """
+    if source == "none":
+        return None
+    if source == "hub":
+        return download(IMAGENET)
+    if source == "radimagenet":
+        raise TumorlensError(RADIMAGENET)
+    path = Path(source)
+    return _weights_of(path) if path.is_dir() else path
+
+
+def _weights_of(folder: Path) -> Path:
+    """The weights in a run or bundle folder, checked against the bundle's card."""
+    bundle = folder / "bundle" if (folder / "bundle").is_dir() else folder
+    if not (bundle / CARD).is_file():
+        raise TumorlensError(
+            f"{folder}: no trained model in it ({CARD} is missing). Give the folder of a complete run (finish one that "
+            "was interrupted with --resume; of a cross-validation, one fold's folder), a bundle, or a weights file"
+        )
+    load_card(bundle, needs=WEIGHTS)
+    return bundle / WEIGHTS
+
+
+def stride_layout(weights: Path | None) -> Layout:
+    """The layout of strides that a network needs for given initial weights: a Keras file's or a bundle card's own, else
+    `v1.5`, which torchvision's weights have.
+
+    Args:
+        weights: what `resolve` returned.
+
+    Raises:
+        TumorlensError: a damaged Keras file, or a damaged card beside the weights.
+    """
+    if weights is None:
+        return "v1.5"
+    return keras_layout(weights) if is_keras(weights) else _card_layout(weights) or "v1.5"
+
+
+def _card_layout(weights: Path) -> Layout | None:
+    """What the card beside a bundle's weights says; None for a file without one."""
+    if weights.name != WEIGHTS or not (weights.parent / CARD).is_file():
+        return None
+    return load_card(weights.parent).network.strides
+
+
+def trained_patients(run: Path) -> set[str]:
+    """The patient groups that a former run learned from or chose its epoch by: those of its `predictions.csv` whose
+    split is train or val.
+
+    A model that starts from this run must not be tested on them. What the run itself had started from is not followed.
+
+    Args:
+        run: a run folder, its bundle folder, or the weights file in that, as `resolve` returns it.
+
+    Returns:
+        The groups as the run's manifest named them; empty where no `predictions.csv` is there, as for a bare file.
+
+    Raises:
+        RunError: the run's `predictions.csv` is damaged.
+    """
+    folder = run.parent if run.is_file() else run
+    if (folder / CARD).is_file():
+        folder = folder.resolve().parent
+    elif folder != run:
+        return set()  # a bare file: what lies beside it is not its own
+    path = folder / "predictions.csv"
+    if not path.is_file():
+        return set()
+    return {row.patient_group for row in read_predictions(path) if row.split in ("train", "val") and row.patient_group}

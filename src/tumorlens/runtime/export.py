@@ -61,7 +61,7 @@ def load_network(folder: Path, card: Card) -> TumorNet:
     """
     state = load_file(folder / WEIGHTS)
     blocks = [len({key.split(".")[2] for key in state if key.startswith(f"body.layer{n}.")}) for n in (1, 2, 3, 4)]
-    network = TumorNet(len(card.classes), layers=tuple(blocks))
+    network = TumorNet(len(card.classes), layers=tuple(blocks), settings=card.network)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

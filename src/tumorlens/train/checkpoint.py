@@ -1,8 +1,11 @@
 """Checkpoints: one safetensors file, its state as JSON in the header. No pickle; replaced whole or not at all."""
 
 import json
+import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,8 +35,9 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer | None,
     progress: Progress,
     owner: str,
+    beside: Mapping[str, torch.nn.Module] = MappingProxyType({}),
 ) -> None:
-    """Write weights, momentum and progress.
+    """Write weights, momentum and progress, whole or not at all.
 
     Args:
         path: the file to write or replace.
@@ -41,6 +45,10 @@ def save_checkpoint(
         optimizer: an SGD optimizer whose momentum is written, or None for weights alone.
         progress: where training stands.
         owner: what the checkpoint belongs to (classes and settings); checked when it is read back.
+        beside: other modules to keep, by name.
+
+    Raises:
+        CheckpointError: the disk is full or cannot be written; what stood at `path` is still there.
     """
     tensors = {f"net.{key}": value.detach().contiguous().clone() for key, value in network.state_dict().items()}
     if optimizer is not None:
@@ -48,16 +56,32 @@ def save_checkpoint(
             momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
             if momentum is not None:
                 tensors[f"momentum.{number}"] = momentum.detach().contiguous().clone()
+    for name, module in beside.items():
+        tensors |= {f"{name}.{key}": value.contiguous().clone() for key, value in module.state_dict().items()}
     state = {"schema_version": SCHEMA_VERSION, "owner": owner, "progress": asdict(progress)}
     temporary = path.with_suffix(".part")
-    save_file(tensors, temporary, metadata={"tumorlens": json.dumps(state)})
-    temporary.replace(path)
+    try:
+        save_file(tensors, temporary, metadata={"tumorlens": json.dumps(state)})
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())  # the new name must not come to disk before the bytes do
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        kept = "the last one is still there" if path.is_file() else "there was none before"
+        raise CheckpointError(
+            f"{path}: the checkpoint cannot be written ({error}); {kept}. Free space or mend the folder's permissions, "
+            "then continue with --resume"
+        ) from error
 
 
 def load_checkpoint(
-    path: Path, network: torch.nn.Module, optimizer: torch.optim.Optimizer | None, owner: str
+    path: Path,
+    network: torch.nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+    owner: str,
+    beside: Mapping[str, torch.nn.Module] = MappingProxyType({}),
 ) -> Progress:
-    """Read a checkpoint back into a network and an optimizer.
+    """Read a checkpoint back into a network, an optimizer and what was kept beside them.
 
     Raises:
         CheckpointError: missing, damaged, or made with other classes or settings.
@@ -77,13 +101,19 @@ def load_checkpoint(
             f"{path}: made with other classes or settings.\n  there: {state['owner']}\n  here:  {owner}\n"
             "Resume with the settings in the run's config.json, or start a new run folder"
         )
-    network.load_state_dict({key[4:]: value for key, value in tensors.items() if key.startswith("net.")})
+    network.load_state_dict(_part(tensors, "net."))
+    for name, module in beside.items():
+        module.load_state_dict(_part(tensors, f"{name}."))
     if optimizer is not None:
         for number, parameter in enumerate(_parameters(optimizer)):
             momentum = tensors.get(f"momentum.{number}")
             if momentum is not None:
                 optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)
     return Progress(**state["progress"])
+
+
+def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:

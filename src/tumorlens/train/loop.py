@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 
+from tumorlens.errors import TrainingError
 from tumorlens.train.checkpoint import Progress
 
 
@@ -22,6 +23,10 @@ class Task(Protocol):
 
     def loss(self, epoch: int, step: int) -> torch.Tensor:
         """The scalar loss of one step's batch."""
+        ...
+
+    def updated(self, epoch: int, step: int) -> None:
+        """Called when the weights have taken a step."""
         ...
 
     def validate(self) -> dict[str, float]:
@@ -56,7 +61,8 @@ def run_loop(
 
     Args:
         task: what is learned.
-        optimizer: its learning rate is set at each step: linear warm-up, then a cosine to zero.
+        optimizer: its learning rate is set at each step: linear warm-up, then a cosine to zero, times the `scale` that
+            a parameter group may have.
         settings: rate, warm-up and patience.
         progress: where to begin; changed in place.
         hooks: called as training goes on. `should_stop` is asked between two steps, so that a stop never falls
@@ -67,6 +73,7 @@ def run_loop(
 
     Raises:
         KeyboardInterrupt: `should_stop` said so.
+        TrainingError: the loss is no number any more, or memory ran out; the weights are those before that step.
     """
     steps = [task.steps(epoch) for epoch in range(task.epochs)]
     total = sum(steps)
@@ -96,12 +103,28 @@ def learning_rate(done: float, settings: LoopSettings) -> float:
 
 def _step(task: Task, optimizer: torch.optim.Optimizer, epoch: int, step: int, rate: float) -> float:
     for group in optimizer.param_groups:
-        group["lr"] = rate
-    loss = task.loss(epoch, step)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+        group["lr"] = rate * group.get("scale", 1.0)
+    try:
+        loss = task.loss(epoch, step)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the loss is {value} in epoch {epoch + 1}, step {step + 1}; a loss must be finite. Take a smaller "
+                "--finetune.learning-rate or a longer --finetune.warmup, and look for broken pictures with "
+                "`tumorlens data audit`"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
+            raise
+        raise TrainingError(
+            f"memory ran out in epoch {epoch + 1}, step {step + 1} ({str(error).splitlines()[0]}). Take a smaller "
+            "--batch-size or smaller pictures, or free memory and continue with --resume"
+        ) from error
     optimizer.step()
-    return float(loss.detach())
+    task.updated(epoch, step)
+    return value
 
 
 def _finish_epoch(task: Task, settings: LoopSettings, progress: Progress, hooks: Hooks, steps: int) -> None:

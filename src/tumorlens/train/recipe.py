@@ -1,6 +1,7 @@
 """The recipe: ImageNet ResNet-50, head phase, fine-tuning, the best epoch, and a bundle with its predictions."""
 
 import csv
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from tumorlens.data.splits import sides_of_fold
 from tumorlens.errors import SplitError
 from tumorlens.model.blocks import BLOCKS_PER_LAYER
 from tumorlens.model.bundle import WEIGHTS, Card, write_card
-from tumorlens.model.network import TumorNet, freeze_before
+from tumorlens.model.network import PARTS, TumorNet, freeze_before
 from tumorlens.model.weights import load_backbone
 from tumorlens.records import CLASSES, Prediction, Sample
 from tumorlens.train.calibrate import fit_temperature
@@ -31,8 +32,12 @@ from tumorlens.train.checkpoint import Progress, load_checkpoint, save_checkpoin
 from tumorlens.train.device import choose_device, choose_precision
 from tumorlens.train.loop import Hooks, LoopSettings, run_loop
 from tumorlens.train.run import RunPaths, describe, open_run
-from tumorlens.train.tasks import Computer, FineTuneTask, HeadTask, class_weights, mix_seed, restore_shares
+from tumorlens.train.sampling import class_weights, learned_shares, slice_odds
+from tumorlens.train.seeds import mix_seed
+from tumorlens.train.tasks import Computer, FineTuneTask, HeadTask, restore_shares
 
+SAVE_SECONDS = 300.0  # at most this much is lost when a run is killed
+HEAD = -1  # depth of the linear layers
 VAL_SHARE = 0.125  # of the patients that are not tested, where the manifest has folds
 
 
@@ -79,7 +84,7 @@ def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
     precision = choose_precision(settings.precision, device)
     with torch.random.fork_rng(devices=[]):  # new layers are drawn from the seed; the caller's state stays
         torch.manual_seed(mix_seed(settings.seed, 0))
-        network = TumorNet(len(CLASSES), settings.dropout, order.layers)
+        network = TumorNet(len(CLASSES), settings.dropout, order.layers, settings.network)
     if order.weights is not None:
         load_backbone(network, order.weights)
     dataset = load_dataset(
@@ -87,6 +92,7 @@ def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
         order.manifest.parent,
         settings.preprocess,
         lambda done, n: reporter.progress("reading", done, n),
+        masks=settings.finetune.uses_masks,
     )
     config = describe(order.manifest, settings, order.fold, order.weights, split)
     paths = open_run(order.out, config, order.resume)
@@ -114,11 +120,19 @@ def fit(
     if not resumed:
         _fit_head(computer, train_side, val_side, settings, reporter)
     task = FineTuneTask(computer, train_side, val_side, settings)
-    optimizer = _sgd(network, settings, settings.finetune.learning_rate)
-    progress = load_checkpoint(paths.last, network, optimizer, owner(settings)) if resumed else Progress()
+    optimizer = _sgd([network, *task.beside.values()], settings, settings.finetune.learning_rate)
+    progress = load_checkpoint(paths.last, network, optimizer, owner(settings), task.beside) if resumed else Progress()
+    saved = time.monotonic()
 
     def save_last(now: Progress) -> None:
-        save_checkpoint(paths.last, network, optimizer, now, owner(settings))
+        nonlocal saved
+        save_checkpoint(paths.last, network, optimizer, now, owner(settings), task.beside)
+        saved = time.monotonic()
+
+    def on_step(now: Progress, done: int, total: int) -> None:
+        reporter.progress("fine-tuning", done, total)
+        if time.monotonic() - saved > SAVE_SECONDS:
+            save_last(now)
 
     def on_epoch(now: Progress) -> None:
         save_last(now)
@@ -130,9 +144,9 @@ def fit(
         )
 
     hooks = Hooks(
-        on_step=lambda now, done, total: reporter.progress("fine-tuning", done, total),
+        on_step=on_step,
         on_epoch=on_epoch,
-        on_best=lambda now: save_checkpoint(paths.best, network, None, now, owner(settings)),
+        on_best=lambda now: save_checkpoint(paths.best, task.kept, None, now, owner(settings)),
         on_interrupt=save_last,
         should_stop=reporter.should_stop,
     )
@@ -172,7 +186,7 @@ def _fit_head(
     if settings.head.epochs == 0:
         return
     task = HeadTask(computer, train_side, val_side, settings)
-    optimizer = _sgd(computer.network, settings, settings.head.learning_rate)
+    optimizer = _sgd([computer.network], settings, settings.head.learning_rate)
     hooks = Hooks(
         on_step=lambda now, done, total: reporter.progress("head phase", done, total),
         should_stop=reporter.should_stop,
@@ -181,16 +195,28 @@ def _fit_head(
     reporter.message(f"head phase: validation accuracy {progress.history[-1]['val_accuracy']:.3f}")
 
 
-def _sgd(network: TumorNet, settings: TrainSettings, rate: float) -> torch.optim.SGD:
-    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+def _sgd(modules: Sequence[torch.nn.Module], settings: TrainSettings, rate: float) -> torch.optim.SGD:
+    """One group for each stage and kind: norms and biases do not decay, earlier stages may learn more slowly."""
+    stages = list(reversed(PARTS))
+    groups: dict[tuple[int, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in (pair for module in modules for pair in module.named_parameters()):
+        if parameter.requires_grad:
+            depth = next((stages.index(part) for part in name.split(".") if part in stages), HEAD)
+            depth = len(stages) - 1 if name.startswith(("body.conv1", "body.bn1")) else depth
+            groups.setdefault((depth, parameter.ndim > 1), []).append(parameter)
     return torch.optim.SGD(
         [
-            {"params": [p for p in learning if p.ndim > 1], "weight_decay": settings.weight_decay},
-            {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},  # norms and biases
+            {
+                "params": parameters,
+                "weight_decay": settings.weight_decay if decays else 0.0,
+                "scale": settings.finetune.head_factor if depth == HEAD else settings.finetune.layer_decay**depth,
+            }
+            for (depth, decays), parameters in groups.items()
         ],
         lr=rate,
         momentum=settings.momentum,
         nesterov=settings.momentum > 0,
+        fused=True,
     )
 
 
@@ -213,7 +239,8 @@ def _announce(
             + ", ".join(f"{label} {counts[label]}" for label in CLASSES) + ")"
         )  # fmt: skip
     if settings.class_weights:
-        weights = class_weights(dataset.side("train").labels, len(CLASSES)).tolist()
+        side = dataset.side("train")
+        weights = class_weights(side.labels, len(CLASSES), slice_odds(side, settings)).tolist()
         reporter.message(
             "class weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in zip(CLASSES, weights, strict=True))
         )
@@ -239,8 +266,8 @@ def _finish(
     reporter: Reporter,
 ) -> None:
     """The data's class shares, temperature from validation, predictions for every image, and the bundle."""
-    if settings.class_weights:
-        restore_shares(computer.network, class_weights(dataset.side("train").labels, len(CLASSES)))
+    if settings.class_weights or settings.sampling != "every":
+        restore_shares(computer.network, learned_shares(dataset.side("train"), settings, len(CLASSES)))
     reporter.message("best epoch: predicting every image")
     logits = computer.logits(dataset).numpy()
     val = np.array([sample.split == "val" for sample in dataset.samples])
@@ -255,6 +282,7 @@ def _finish(
         tumorlens_version=tumorlens.__version__,
         classes=CLASSES,
         preprocess=settings.preprocess,
+        network=settings.network,
         temperature=temperature,
         training_data={**_data_summary(dataset.samples), "split": split},
         initial_weights=order.weights.name if order.weights else "random",

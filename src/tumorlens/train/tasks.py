@@ -5,27 +5,26 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from tumorlens.config import TrainSettings
 from tumorlens.data.dataset import SliceDataset
 from tumorlens.model.network import TumorNet, freeze_before, train_mode
 from tumorlens.records import CLASSES
 from tumorlens.train import augment
+from tumorlens.train.attention import CellHeads, cell_loss, evidence_loss
+from tumorlens.train.average import WeightAverage
 from tumorlens.train.device import autocast
+from tumorlens.train.sampling import class_weights, epoch_batches, slice_odds
+from tumorlens.train.seeds import mix_seed
 
 EVAL_BATCH = 32
-
-
-def class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
-    """Weights n / (classes x n_c) that balance the classes in the loss; 0 for a class without examples."""
-    counts = torch.bincount(labels, minlength=classes).float()
-    present = int((counts > 0).sum())
-    return torch.where(counts > 0, len(labels) / (present * counts.clamp(min=1)), torch.zeros(classes))
+NONE = CLASSES.index("no_tumor")
 
 
 @torch.no_grad()
 def restore_shares(network: TumorNet, weights: torch.Tensor) -> None:
-    """Give a network that learned with class weights the class shares of its training data back.
+    """Give a network that learned with class weights or uneven draws the class shares of its training data back.
 
     A loss weighed by w makes the network answer w_c p_c / sum_j w_j p_j instead of p_c: it thinks all classes equally
     common. Taking log w_c off the bias undoes that exactly (Saerens et al., Neural Computation 2002). Grad-CAM of a
@@ -33,7 +32,8 @@ def restore_shares(network: TumorNet, weights: torch.Tensor) -> None:
 
     Args:
         network: its head's bias is changed in place.
-        weights: the class weights of the loss, (classes,); classes of weight 0 are left alone.
+        weights: how much more common each class was to the training than in its data (`sampling.learned_shares`),
+            (classes,); classes of weight 0 are left alone.
     """
     known = weights > 0
     network.head.bias[known] -= torch.log(weights[known]).to(network.head.bias.device)
@@ -47,9 +47,9 @@ class Computer:
         self.device = device
         self.precision = precision
 
-    def pictures(self, dataset: SliceDataset, index: torch.Tensor) -> torch.Tensor:
-        """A batch (n, 1, size, size), float32 in [0, 1], on the device."""
-        return dataset.images[index].unsqueeze(1).to(self.device).float() / 255
+    def pictures(self, planes: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        """A batch of planes (n, size, size), uint8, as (m, 1, size, size), float32 in [0, 1], on the device."""
+        return planes[index].unsqueeze(1).to(self.device).float() / 255
 
     @torch.inference_mode()
     def features(self, dataset: SliceDataset) -> torch.Tensor:
@@ -58,7 +58,7 @@ class Computer:
         parts = []
         for index in dataset.batches(EVAL_BATCH):
             with autocast(self.device, self.precision):
-                parts.append(self.network.pool(self.network.feature_map(self.pictures(dataset, index))).cpu())
+                parts.append(self.network.pool(self.network.feature_map(self.pictures(dataset.images, index))).cpu())
         return torch.cat(parts) if parts else torch.zeros(0, self.network.head.in_features)
 
     @torch.inference_mode()
@@ -90,20 +90,25 @@ class HeadTask:
         self._train, self._settings = train, settings
         self._features = computer.features(train)
         self._val_features, self._val_labels = computer.features(val), val.labels
+        self._order: tuple[int, list[torch.Tensor]] = (-1, [])
         self._criterion = _criterion(computer, train, settings)
 
     def steps(self, epoch: int) -> int:
         """Batches in an epoch."""
-        return -(-len(self._train) // self._settings.batch_size)
+        return max(len(self._train) // self._settings.batch_size, 1)
 
     def loss(self, epoch: int, step: int) -> torch.Tensor:
         """Loss of one batch of cached features."""
-        seed = mix_seed(self._settings.seed, 1, epoch)
-        index = list(self._train.batches(self._settings.batch_size, seed))[step]
+        if self._order[0] != epoch:
+            self._order = (epoch, epoch_batches(self._train, self._settings, mix_seed(self._settings.seed, 1, epoch)))
+        index = self._order[1][step]
         features = self._features[index].to(self._computer.device)
         labels = self._train.labels[index].to(self._computer.device)
         loss: torch.Tensor = self._criterion(self._computer.network.head(features), labels)
         return loss
+
+    def updated(self, epoch: int, step: int) -> None:
+        """Nothing follows the head."""
 
     def validate(self) -> dict[str, float]:
         """Figures on the validation split."""
@@ -113,50 +118,88 @@ class HeadTask:
 
 
 class FineTuneTask:
-    """The later stages and the head, on augmented pictures, at an input size that may grow."""
+    """The later stages and the head, on augmented pictures, at an input size that may grow.
+
+    `average` follows the weights where the settings ask for it; it is then what is validated. `cells` are the heads of
+    the cell loss, which learn with the network but do not belong to it.
+    """
 
     def __init__(self, computer: Computer, train: SliceDataset, val: SliceDataset, settings: TrainSettings) -> None:
-        self._sizes: Sequence[int] = [stage.size for stage in settings.finetune.stages for _ in range(stage.epochs)]
+        plan = settings.finetune
+        self._sizes: Sequence[int] = [stage.size for stage in plan.stages for _ in range(stage.epochs)]
         self.epochs = len(self._sizes)
         self._computer, self._settings = computer, settings
         self._train, self._val = train, val
-        self._frozen = freeze_before(computer.network, settings.finetune.first_layer)
+        self._frozen = freeze_before(computer.network, plan.first_layer)
         self._criterion = _criterion(computer, train, settings)
         self._order: tuple[int, list[torch.Tensor]] = (-1, [])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix_seed(settings.seed, 4))
+            self.cells = CellHeads(len(CLASSES)).to(computer.device) if plan.cell_weight else None
+        self.average = WeightAverage(computer.network, plan.averaging) if plan.averaging else None
+
+    @property
+    def beside(self) -> dict[str, nn.Module]:
+        """What a checkpoint keeps beside the network. The average does not ask for gradients, so it does not learn."""
+        modules = {"cells": self.cells, "average": self.average.network if self.average else None}
+        return {name: module for name, module in modules.items() if module is not None}
+
+    @property
+    def kept(self) -> TumorNet:
+        """The network to validate and keep: the average, or the one that learns."""
+        return self.average.network if self.average else self._computer.network
 
     def steps(self, epoch: int) -> int:
         """Batches in an epoch; a last incomplete one is left out, for batch norm's sake."""
         return max(len(self._train) // self._settings.batch_size, 1)
 
     def loss(self, epoch: int, step: int) -> torch.Tensor:
-        """Loss of one batch, augmented from (seed, epoch, step) alone."""
+        """Loss of one batch, drawn and augmented from (seed, epoch, step) alone."""
         settings, computer = self._settings, self._computer
         if self._order[0] != epoch:
-            shuffled = self._train.batches(settings.batch_size, mix_seed(settings.seed, 2, epoch), drop_last=True)
-            self._order = (epoch, list(shuffled))
+            self._order = (epoch, epoch_batches(self._train, settings, mix_seed(settings.seed, 2, epoch)))
         index = self._order[1][step]
+        labels = self._train.labels[index].to(computer.device)
         seed = mix_seed(settings.seed, 3, epoch, step)
         plan = augment.draw(len(index), settings.augment, torch.Generator().manual_seed(seed))
-        images = augment.apply(computer.pictures(self._train, index), plan, self._sizes[epoch])
+        images = augment.apply(computer.pictures(self._train.images, index), plan, self._sizes[epoch])
         train_mode(computer.network, self._frozen)
         devices = [computer.device] if computer.device.type == "cuda" else []
         # Dropout draws from the global generator: fork it, so that a step is repeatable and the caller's state stays.
         with torch.random.fork_rng(devices=devices), autocast(computer.device, computer.precision):
             torch.manual_seed(seed)
-            logits = computer.network(images)
-        loss: torch.Tensor = self._criterion(logits.float(), self._train.labels[index].to(computer.device))
+            maps = computer.network.last_maps(images)
+            logits = computer.network.classify(computer.network.pool(maps[1]))
+        loss: torch.Tensor = self._criterion(logits.float(), labels)
+        if self._train.masks is not None and settings.finetune.uses_masks:
+            masks = augment.move(computer.pictures(self._train.masks, index), plan, self._sizes[epoch])
+            loss = loss + self._mask_losses(maps, masks, labels)
         return loss
+
+    def updated(self, epoch: int, step: int) -> None:
+        """Let the average follow."""
+        if self.average:
+            self.average.update(self._computer.network, epoch * self.steps(epoch) + step)
 
     def validate(self) -> dict[str, float]:
         """Figures on the validation split, at the bundle's input size."""
-        return figures(self._computer.logits(self._val), self._val.labels)
+        computer = Computer(self.kept, self._computer.device, self._computer.precision)
+        return figures(computer.logits(self._val), self._val.labels)
+
+    def _mask_losses(
+        self, maps: tuple[torch.Tensor, torch.Tensor], masks: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor:
+        plan = self._settings.finetune
+        loss = labels.new_zeros((), dtype=torch.float32)
+        if plan.evidence_weight:
+            loss = loss + plan.evidence_weight * evidence_loss(self._computer.network.evidence(maps[1]), masks)
+        if self.cells is not None:
+            for logits in self.cells(maps):
+                loss = loss + plan.cell_weight / len(maps) * cell_loss(logits, masks, labels, NONE)
+        return loss
 
 
 def _criterion(computer: Computer, train: SliceDataset, settings: TrainSettings) -> torch.nn.CrossEntropyLoss:
-    weights = class_weights(train.labels, len(CLASSES)).to(computer.device) if settings.class_weights else None
+    odds = slice_odds(train, settings)
+    weights = class_weights(train.labels, len(CLASSES), odds).to(computer.device) if settings.class_weights else None
     return torch.nn.CrossEntropyLoss(weight=weights, label_smoothing=settings.label_smoothing)
-
-
-def mix_seed(*parts: int) -> int:
-    """One seed from several numbers, well mixed."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -3,9 +3,9 @@
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tumorlens.errors import TumorlensError
 
@@ -146,6 +146,17 @@ class TrainSettings(Settings):
     augment: AugmentSettings = AugmentSettings()
     head: HeadSettings = HeadSettings()
     finetune: FineTuneSettings = FineTuneSettings()
+
+    @model_validator(mode="after")
+    def _cache_fits(self) -> Self:
+        plan, size = self.finetune, self.preprocess.size
+        if plan.cached_views and (plan.first_layer == "all" or {stage.size for stage in plan.stages} != {size}):
+            raise ValueError(
+                f"finetune.cached_views {plan.cached_views} needs frozen stages and one input size: first_layer is "
+                f"{plan.first_layer!r} (allowed: layer1 … layer4), sizes are {[stage.size for stage in plan.stages]} "
+                f"(allowed: preprocess.size, {size})"
+            )
+        return self
 
 
 def preset_names() -> list[str]:

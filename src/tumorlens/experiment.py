@@ -12,7 +12,8 @@ from tumorlens.data.predictions import read_predictions, write_predictions
 from tumorlens.data.split_record import verified_split
 from tumorlens.data.splits import fold_names
 from tumorlens.errors import SplitError
-from tumorlens.evaluate.evaluation import Evaluation, estimate_json, evaluate_run, save_metrics
+from tumorlens.evaluate.evaluation import Evaluation, estimates_json, evaluate_run, save_metrics
+from tumorlens.evaluate.folds import save_folds
 from tumorlens.evaluate.report import write_report
 from tumorlens.model.bundle import load_card, write_card
 from tumorlens.records import CLASSES, Prediction
@@ -41,10 +42,14 @@ def run_experiment(order: Order, reporter: Reporter) -> Evaluation:
 def evaluate_folder(folder: Path) -> Evaluation:
     """Evaluate the predictions of a folder; writes report.html and, last, metrics.json beside them.
 
+    A cross-validation's gets folds.csv as well, with a row a fold, their mean and their standard deviation.
+
     Raises:
         RunError: no labelled predictions there.
     """
     evaluation = evaluate_run(folder)
+    if evaluation.folds:
+        save_folds(evaluation.folds, folder / "folds.csv")
     write_report(evaluation, folder / "report.html")
     save_metrics(evaluation, folder / "metrics.json")
     return evaluation
@@ -52,6 +57,8 @@ def evaluate_folder(folder: Path) -> Evaluation:
 
 def cross_validate(order: Order, reporter: Reporter, folds: Sequence[str] = ()) -> Evaluation:
     """Train and test every fold of a manifest, then evaluate all tested patients together.
+
+    The report and folds.csv also have each fold on its own, with mean and standard deviation over folds.
 
     Folds that are complete are kept, one that was interrupted is resumed; so the same call continues a stopped run.
 
@@ -98,17 +105,14 @@ def fold_folder(fold: str) -> str:
 
 
 def card_metrics(evaluation: Evaluation) -> dict[str, Any]:
-    """The test figures that a card carries, with intervals."""
+    """The test figures that a card carries, with intervals, for slices and patients."""
     table = evaluation.tables[evaluation.main]
     return {
         "split": evaluation.main,
         "interval": "95 %, percentile bootstrap over patient groups",
-        "overall": {key: estimate_json(value) for key, value in table.overall.items()},
-        "tumour_classes": {key: estimate_json(value) for key, value in evaluation.tumours.items()},
-        "by_class": {
-            name: {key: estimate_json(value) for key, value in figures.items()}
-            for name, figures in table.by_class.items()
-        },
+        "overall": estimates_json(table.overall),
+        **evaluation.tumours_json(),
+        "by_class": {name: estimates_json(figures) for name, figures in table.by_class.items()},
         "leaky_by_slice": evaluation.leaky,
         "warnings": list(evaluation.warnings),
     }

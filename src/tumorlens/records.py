@@ -70,7 +70,10 @@ class Slice:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one slice. `probabilities` (C,) in the order of `classes`, summing to 1 when `ok`."""
+    """The answer for one slice. `probabilities` (C,) in the order of `classes`, summing to 1 when `ok`.
+
+    `source` is the file that was given; `origin` the data set it is of (the manifest's `source`), empty where unknown.
+    """
 
     source: str
     frame: int
@@ -82,6 +85,7 @@ class Prediction:
     label: str = ""
     patient_group: str = ""
     split: str = ""
+    origin: str = ""
 
     @property
     def predicted(self) -> str:

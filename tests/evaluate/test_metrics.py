@@ -127,13 +127,13 @@ def test_missing_classes_are_undefined_not_wrong() -> None:
 
 def test_predictions_round_trip(tmp_path: Path) -> None:
     written = [
-        *as_predictions(make_answers(5, 2)),
+        *(replace(item, origin="figshare") for item in as_predictions(make_answers(5, 2))),
         Prediction("bad.png", 0, "error", CLASSES, message="damaged, truly"),
     ]
     write_predictions(written, tmp_path / "p.csv", CLASSES)
     read = read_predictions(tmp_path / "p.csv")
-    assert [(r.source, r.status, r.label, r.message, r.predicted) for r in read] == [
-        (w.source, w.status, w.label, w.message, w.predicted) for w in written
+    assert [(r.source, r.status, r.label, r.message, r.predicted, r.origin) for r in read] == [
+        (w.source, w.status, w.label, w.message, w.predicted, w.origin) for w in written
     ]
     assert np.allclose(read[0].probabilities, written[0].probabilities, rtol=1e-8, atol=0)
     assert np.isnan(read[-1].confidence)
@@ -160,7 +160,7 @@ def test_nothing_to_evaluate(tmp_path: Path) -> None:
 
 def test_metrics_json_and_report_of_a_run(tiny_run: Path) -> None:
     figures = json.loads((tiny_run / "metrics.json").read_text())
-    assert figures["schema_version"] == 1
+    assert figures["schema_version"] == 2
     assert set(figures["splits"]) == {"train", "val", "test"}
     page = (tiny_run / "report.html").read_text()
     assert "Not a medical device" in page

@@ -45,11 +45,11 @@ def test_the_label_travels_from_config_to_every_table(
     write_report(evaluation, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     tables = page.count("<table>")
-    assert page.count("<caption>split 0123456789ab") == tables == 2
+    assert page.count("<caption>split 0123456789ab") == tables == 3
     assert page.count("<caption>split 0123456789ab, SPLIT BY SLICE") == (tables if leaky else 0)
     show_evaluation(evaluation)
     shown = " ".join(capsys.readouterr().out.split())
-    assert shown.count("split 0123456789ab") == 4  # three tables and the line on tumours
+    assert shown.count("split 0123456789ab") == 4  # in the title of each table
     assert shown.count("SPLIT BY SLICE") == (5 if leaky else 0)
 
 

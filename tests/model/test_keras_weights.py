@@ -27,8 +27,8 @@ from tumorlens.errors import TumorlensError  # noqa: E402
 from tumorlens.model import keras_weights  # noqa: E402
 from tumorlens.model.blocks import BLOCKS_PER_LAYER  # noqa: E402
 from tumorlens.model.keras_file import is_keras  # noqa: E402
-from tumorlens.model.keras_weights import keras_layout, move_strides, read_keras  # noqa: E402
-from tumorlens.model.network import TumorNet  # noqa: E402
+from tumorlens.model.keras_weights import keras_layout, read_keras  # noqa: E402
+from tumorlens.model.network import TumorNet, move_strides  # noqa: E402
 from tumorlens.model.weights import load_backbone, stride_layout  # noqa: E402
 
 Found = dict[str, np.ndarray]

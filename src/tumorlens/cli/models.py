@@ -4,12 +4,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from tumorlens.cli.terminal import gentle_interrupt, progress_bar, say, show_evaluation
+from tumorlens.cli.terminal import gentle_interrupt, progress_bar, say, show_comparison, show_evaluation
 from tumorlens.config import TrainSettings, load_settings
+from tumorlens.errors import RunError
 
 if TYPE_CHECKING:
     from tumorlens.train.recipe import Reporter
@@ -38,6 +39,7 @@ def train_command(defaults: TrainSettings | None) -> Callable[..., int]:
         weights: str = "hub",
         fold: str | None = None,
         resume: bool = False,
+        track: Literal["none", "tensorboard", "mlflow"] = "none",
         preset: str = DEFAULT_PRESET,
         settings: Annotated[TrainSettings, arg(name="")] = defaults or TrainSettings(),  # noqa: B008
     ) -> int:
@@ -51,6 +53,7 @@ def train_command(defaults: TrainSettings | None) -> Callable[..., int]:
                 (to train on where it ended); `none` for random ones; `radimagenet` says where to get those.
             fold: The fold to test, where the manifest has folds: a number, or the source that was left out.
             resume: Continue an interrupted run.
+            track: Write each epoch's figures to TensorBoard (in the run folder) or MLflow (MLFLOW_TRACKING_URI) too.
             preset: Name of a preset, or a TOML file; the options below override it.
             settings: All settings.
         """
@@ -58,7 +61,7 @@ def train_command(defaults: TrainSettings | None) -> Callable[..., int]:
         from tumorlens.model.weights import resolve
         from tumorlens.train.recipe import Order
 
-        with _reporter() as reporter:
+        with _reporter(track) as reporter:
             order = Order(manifest, out, settings, resolve(weights), fold, resume)
             evaluation = run_experiment(order, reporter)
         show_evaluation(evaluation)
@@ -77,6 +80,7 @@ def crossval_command(defaults: TrainSettings | None) -> Callable[..., int]:
         out: Path,
         weights: str = "hub",
         folds: tuple[str, ...] = (),
+        track: Literal["none", "tensorboard", "mlflow"] = "none",
         preset: str = DEFAULT_PRESET,
         settings: Annotated[TrainSettings, arg(name="")] = defaults or TrainSettings(),  # noqa: B008
     ) -> int:
@@ -89,6 +93,7 @@ def crossval_command(defaults: TrainSettings | None) -> Callable[..., int]:
             out: The folder to make, with a run folder a fold.
             weights: As for train.
             folds: Only these folds.
+            track: As for train.
             preset: As for train.
             settings: All settings.
         """
@@ -96,7 +101,7 @@ def crossval_command(defaults: TrainSettings | None) -> Callable[..., int]:
         from tumorlens.model.weights import resolve
         from tumorlens.train.recipe import Order
 
-        with _reporter() as reporter:
+        with _reporter(track) as reporter:
             evaluation = cross_validate(Order(manifest, out, settings, resolve(weights)), reporter, folds)
         show_evaluation(evaluation)
         say(f"report: {out / 'report.html'}")
@@ -105,16 +110,28 @@ def crossval_command(defaults: TrainSettings | None) -> Callable[..., int]:
     return crossval
 
 
-def evaluate(run: Positional[Path], /) -> int:
-    """Evaluate the predictions of a run: tables here, metrics.json and report.html in the folder.
+def evaluate(runs: Positional[tuple[Path, ...]], /) -> int:
+    """Evaluate the predictions of a run: tables here, metrics.json and report.html in its folder.
+
+    Several runs, which repeat each other with other seeds, are evaluated one by one and compared: mean, spread between
+    runs, and the figures of what they say together.
 
     Args:
-        run: A run folder made by train or crossval; of predictions.csv the label and patient_group columns are used.
+        runs: Run folders made by train or crossval; of predictions.csv the label, patient_group and source columns are
+            used.
     """
+    from tumorlens.evaluate.repeats import compare_runs
     from tumorlens.experiment import evaluate_folder
 
-    show_evaluation(evaluate_folder(run))
-    say(f"wrote {run / 'metrics.json'} and {run / 'report.html'}")
+    if not runs:
+        raise RunError("no run given. Give one or more run folders: `tumorlens evaluate RUN`")
+    evaluations = [evaluate_folder(folder) for folder in runs]
+    if len(runs) > 1:
+        show_comparison(compare_runs(runs, evaluations))
+    else:
+        show_evaluation(evaluations[0])
+    for folder in runs:
+        say(f"wrote {folder / 'metrics.json'} and {folder / 'report.html'}")
     return 0
 
 
@@ -134,12 +151,14 @@ def export(bundle: Positional[Path], /, half: bool = True) -> int:
 
 
 @contextmanager
-def _reporter() -> Iterator["Reporter"]:
+def _reporter(track: Literal["none", "tensorboard", "mlflow"]) -> Iterator["Reporter"]:
     from tumorlens.train.recipe import Reporter
+    from tumorlens.train.tracking import tracker
 
     with gentle_interrupt() as wish, progress_bar() as bar:
         yield Reporter(
             message=lambda text: say(f"{time.strftime('%H:%M:%S')}  {text}"),
             progress=bar.update,
             should_stop=lambda: bool(wish),
+            track=tracker(track),
         )

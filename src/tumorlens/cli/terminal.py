@@ -18,7 +18,9 @@ from rich.progress import (
 from rich.table import Table
 
 from tumorlens.evaluate.evaluation import Evaluation
-from tumorlens.evaluate.report import BY_CLASS, OVERALL, SIDES
+from tumorlens.evaluate.repeats import Comparison
+from tumorlens.evaluate.report import BY_CLASS, SIDES, overall_rows
+from tumorlens.evaluate.tables import UNDEFINED, Cell, Grid, comparison_grid, defined, grids
 
 console = Console()
 errors = Console(stderr=True)
@@ -95,8 +97,8 @@ def show_evaluation(evaluation: Evaluation) -> None:
     for name, table in evaluation.tables.items():
         accuracy = table.overall["accuracy"]
         overall.add_column(f"{SIDES[name]}\n{accuracy.n_slices} slices, {accuracy.n} groups")
-    for key, title in OVERALL.items():
-        overall.add_row(title, *(str(table.overall[key]) for table in evaluation.tables.values()))
+    for title, cells in overall_rows(evaluation):
+        overall.add_row(title, *map(_text, cells))
     console.print(overall)
     main = evaluation.tables[evaluation.main]
     by_class = _table(f"By class, {SIDES[evaluation.main].lower()}{note}")
@@ -112,11 +114,30 @@ def show_evaluation(evaluation: Evaluation) -> None:
     for name, row in zip(main.classes, main.confusion, strict=True):
         confusion.add_row(name, *(str(count) for count in row))
     console.print(confusion)
-    if evaluation.tumours:
-        say(
-            f"Tumour slices alone: accuracy {evaluation.tumours['accuracy']}, AUC of the three tumour classes "
-            f"{evaluation.tumours['auc']}{note}"
-        )
+    for grid in grids(evaluation):
+        _show_grid(grid, note)
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """Print several runs side by side, with their mean, their spread and their ensemble."""
+    for text in comparison.notes:
+        console.print(f"[yellow]note:[/] {_plain(text)}", highlight=False)
+    _show_grid(comparison_grid(comparison), f" ({comparison.split_note})" if comparison.split_note else "")
+
+
+def _show_grid(grid: Grid, note: str) -> None:
+    table = _table(f"{grid.title}{note}")
+    for head in grid.heads:
+        table.add_column(_plain(head))
+    for row in grid.rows:
+        table.add_row(*map(_text, row))
+    console.print(table)
+    if grid.note:
+        say(grid.note)
+
+
+def _text(cell: Cell) -> str:
+    return _plain(str(cell)) if defined(cell) else UNDEFINED
 
 
 def _table(title: str) -> Table:

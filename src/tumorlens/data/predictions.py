@@ -10,7 +10,7 @@ from tumorlens.errors import RunError
 from tumorlens.records import Prediction, Status
 
 _BEFORE = ("input", "frame", "status", "predicted", "confidence")
-_AFTER = ("label_set", "message", "label", "patient_group", "split")
+_AFTER = ("label_set", "message", "label", "patient_group", "split", "source")
 
 
 class PredictionWriter:
@@ -30,7 +30,7 @@ class PredictionWriter:
                 item.source, item.frame, item.status, item.predicted,
                 "" if math.isnan(item.confidence) else f"{item.confidence:.9g}",
                 *("" if p is None else f"{p:.9g}" for p in answered),
-                " ".join(item.label_set), item.message, item.label, item.patient_group, item.split,
+                " ".join(item.label_set), item.message, item.label, item.patient_group, item.split, item.origin,
             ])  # fmt: skip
         self._file.flush()
 
@@ -79,4 +79,5 @@ def _prediction(row: dict[str, str], classes: tuple[str, ...]) -> Prediction:
         label=row.get("label") or "",
         patient_group=row.get("patient_group") or "",
         split=row.get("split") or "",
+        origin=row.get("source") or "",  # files of earlier versions have no such column
     )

@@ -1,28 +1,33 @@
 """Evaluate a run folder: predictions in, metrics.json and report.html out."""
 
-import csv
 import json
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tumorlens.bootstrap import ROUNDS
-from tumorlens.data.predictions import read_predictions
-from tumorlens.errors import RunError
+from tumorlens.evaluate.folds import FoldTable, fold_table
 from tumorlens.evaluate.metrics import Answers, Table, collect, tabulate, tumour_figures
+from tumorlens.evaluate.patients import is_patient, patient_figures
+from tumorlens.evaluate.run_folder import read_pooled
+from tumorlens.evaluate.sources import Levels, SourceFigures, figures_by_source
 from tumorlens.records import Estimate, Prediction
 
 SPLITS = ("train", "val", "test")
 LEAKY = "SPLIT BY SLICE"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The figures of a run: tables and answers by split, tumour-only figures of the test side, and warnings.
+    """The figures of a run: tables and answers by split, tumour-only figures of the main side, and warnings.
+
+    `tumours` are of the main side's slices; `patients` are of the patients of each split (see `patient_measures`);
+    `sources` is the main side source by source, empty where sources are not known. `folds` has a row a fold of a
+    cross-validation.
 
     `history` has a row an epoch, empty where the predictions come from elsewhere. `assignment` is the hash of the
     split, empty where unknown; `leaky` says that patients are on two of its sides, and every table must say so.
@@ -36,6 +41,14 @@ class Evaluation:
     history: tuple[dict[str, float], ...] = ()
     assignment: str = ""
     leaky: bool = False
+    patients: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    sources: dict[str, SourceFigures] = field(default_factory=dict)
+    folds: FoldTable | None = None
+
+    @property
+    def levels(self) -> Levels:
+        """The tumour figures of the main side for slices and patients of all sources."""
+        return Levels(self.tumours, self.patients.get(self.main, {}))
 
     @property
     def split_note(self) -> str:
@@ -55,24 +68,43 @@ class Evaluation:
             "name": self.name,
             "interval": "95 %, percentile bootstrap over patient groups",
             "split": {"assignment_sha256": self.assignment or None, "leaky_by_slice": self.leaky},
-            "splits": {name: _table_json(table) for name, table in self.tables.items()},
-            "tumour_classes": {key: estimate_json(value) for key, value in self.tumours.items()},
+            "splits": {
+                name: {**_table_json(table), "tumour_patients": estimates_json(self.patients.get(name, {}))}
+                for name, table in self.tables.items()
+            },
+            **self.tumours_json(),
+            "folds": self.folds.to_json() if self.folds else None,
             "warnings": list(self.warnings),
+        }
+
+    def tumours_json(self) -> dict[str, Any]:
+        """The tumour figures of the main side, for slices and patients, of all and by source."""
+        return {
+            "tumour_classes": estimates_json(self.levels.slices),
+            "tumour_patients": estimates_json(self.levels.patients),
+            "sources": {
+                name: {
+                    "tumours": _levels_json(figures.tumours),
+                    "tumour_against_none": _levels_json(figures.against_none),
+                }
+                for name, figures in self.sources.items()
+            },
         }
 
 
 def evaluate_run(folder: Path, rounds: int = ROUNDS) -> Evaluation:
-    """Evaluate the predictions of one run folder.
+    """Evaluate the predictions of one run folder, or of a cross-validation's.
+
+    A folder that has no predictions of its own but fold runs below it is evaluated by what they tested.
 
     Raises:
-        RunError: no predictions there, or none with labels, or the run's config is damaged.
+        RunError: no predictions there, or none with labels, or the run's config or history is damaged.
     """
-    history = folder / "history.csv"
-    assignment, leaky = _read_split(folder / "config.json")
-    return evaluate_predictions(
-        read_predictions(folder / "predictions.csv"), folder.resolve().name, rounds,
-        _read_history(history) if history.is_file() else (), assignment, leaky,
-    )  # fmt: skip
+    run, folds = read_pooled(folder)
+    evaluation = evaluate_predictions(
+        run.predictions, folder.resolve().name, rounds, run.history, run.assignment, run.leaky
+    )
+    return replace(evaluation, folds=fold_table(folds) if folds else None)
 
 
 def evaluate_predictions(
@@ -108,6 +140,8 @@ def evaluate_predictions(
         tables=tables,
         answers=answers,
         tumours=tumour_figures(answers[main], rounds),
+        patients={name: patient_figures(part, rounds) for name, part in answers.items()},
+        sources=figures_by_source(answers[main], rounds),
         warnings=(*_leaky_warning(shared, groups, leaky), *_warnings(predictions, answers)),
         history=tuple(history),
         assignment=assignment,
@@ -130,13 +164,19 @@ def estimate_json(estimate: Estimate) -> dict[str, Any]:
     }
 
 
+def estimates_json(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
+    """Estimates by name as JSON values."""
+    return {name: estimate_json(value) for name, value in estimates.items()}
+
+
+def _levels_json(levels: Levels) -> dict[str, Any]:
+    return {"slices": estimates_json(levels.slices), "patients": estimates_json(levels.patients)}
+
+
 def _table_json(table: Table) -> dict[str, Any]:
     return {
-        "overall": {key: estimate_json(value) for key, value in table.overall.items()},
-        "by_class": {
-            name: {key: estimate_json(value) for key, value in figures.items()}
-            for name, figures in table.by_class.items()
-        },
+        "overall": estimates_json(table.overall),
+        "by_class": {name: estimates_json(figures) for name, figures in table.by_class.items()},
         "confusion": {"classes": list(table.classes), "true_by_predicted": table.confusion.tolist()},
     }
 
@@ -161,26 +201,12 @@ def _warnings(predictions: Sequence[Prediction], answers: dict[str, Answers]) ->
     found = []
     if not all(item.patient_group for item in predictions if item.label):
         found.append("Some images have no patient group; each counts as a patient, so intervals are too narrow.")
-    unknown = {g for part in answers.values() for g in part.groups if g.startswith(("similar:", "file:"))}
+    # Rows without any group have their own warning above.
+    given = {item.patient_group for item in predictions if item.patient_group}
+    unknown = {g for part in answers.values() for g in part.groups if g in given and not is_patient(g)}
     if unknown:
         found.append(
             f"{len(unknown)} groups stand for images without a patient id, formed from copies: other slices of one "
             "person may be on two sides, so figures of these images are optimistic."
         )
     return found
-
-
-def _read_split(path: Path) -> tuple[str, bool]:
-    """The hash of the split that a run was trained with, and whether it is leaky; earlier runs do not say."""
-    if not path.is_file():
-        return "", False
-    try:
-        split = json.loads(path.read_text(encoding="utf-8")).get("split") or {}
-        return str(split.get("assignment_sha256") or ""), bool(split.get("leaky_by_slice"))
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
-        raise RunError(f"{path}: damaged ({error}). Restore it: it says which split the figures are of") from error
-
-
-def _read_history(path: Path) -> tuple[dict[str, float], ...]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return tuple({key: float(value) for key, value in row.items()} for row in csv.DictReader(file))

@@ -1,11 +1,13 @@
 """The figures this field expects, each with an interval over patients."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from tumorlens.bootstrap import ROUNDS, PatientBootstrap, Weights
 from tumorlens.errors import RunError
@@ -14,17 +16,33 @@ from tumorlens.records import Estimate, Prediction
 #: A scalar as numpy's products give it.
 Number = float | np.floating[Any] | NDArray[np.float64]
 
+#: A figure as a function of slice weights (n,); NaN where the weights leave it undefined.
+Metric = Callable[[Weights], float]
+
 TUMOURS = ("glioma", "meningioma", "pituitary")
+
+#: Below this a probability is taken for it, so that its logarithm is finite: the smallest normal float32.
+FLOOR = 1.2e-38
+
+#: How groups of images without a patient id begin.
+FILE, SIMILAR = "file:", "similar:"
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Labelled predictions as arrays: `labels` (n,), `probabilities` (n, C), `groups` (n,)."""
+    """Labelled predictions as arrays: `labels` (n,), `probabilities` (n, C), `groups` (n,), `origins` (n,) or empty.
+
+    An origin is the data set that a slice is of, an empty string where unknown.
+    """
 
     classes: tuple[str, ...]
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float64]
     groups: tuple[str, ...]
+    origins: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
     @property
     def predicted(self) -> NDArray[np.int64]:
@@ -33,9 +51,44 @@ class Answers:
 
     def only(self, names: Sequence[str]) -> "Answers":
         """The slices whose true class is one of `names`; predictions may still be any class."""
-        keep = np.isin(self.labels, [self.classes.index(name) for name in names if name in self.classes])
-        groups = tuple(group for group, kept in zip(self.groups, keep, strict=True) if kept)
-        return Answers(self.classes, self.labels[keep], self.probabilities[keep], groups)
+        return self.take(np.isin(self.labels, [self.classes.index(name) for name in names if name in self.classes]))
+
+    def of(self, origin: str) -> "Answers":
+        """The slices of one data set."""
+        return self.take([own == origin for own in self.origins or [""] * len(self)])
+
+    def take(self, keep: Iterable[bool] | NDArray[np.bool_]) -> "Answers":
+        """The slices that are marked in `keep` (n,)."""
+        kept = np.fromiter(keep, dtype=bool, count=len(self))
+        return Answers(
+            self.classes,
+            self.labels[kept],
+            self.probabilities[kept],
+            tuple(compress(self.groups, kept)),
+            tuple(compress(self.origins, kept)),
+        )
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Figures yet to be computed: `metrics` by name, over rows of `groups` (n,), made from `n_slices` slices."""
+
+    metrics: Mapping[str, Metric]
+    groups: tuple[str, ...]
+    n_slices: int
+
+    def points(self) -> dict[str, float]:
+        """The figures alone; NaN where undefined."""
+        return {name: metric(np.ones(len(self.groups))) for name, metric in self.metrics.items()}
+
+    def estimates(self, rounds: int = ROUNDS, seed: int = 0) -> dict[str, Estimate]:
+        """The figures with 95 % intervals by patient."""
+        if not self.metrics:
+            return {}
+        bootstrap = PatientBootstrap(self.groups, rounds, seed)
+        return {
+            name: replace(bootstrap.estimate(metric), n_slices=self.n_slices) for name, metric in self.metrics.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -67,11 +120,12 @@ def collect(predictions: Sequence[Prediction]) -> Answers:
         classes=classes,
         labels=np.array([classes.index(item.label) for item in usable], dtype=np.int64),
         probabilities=np.array([item.probabilities for item in usable]),
-        groups=tuple(item.patient_group or item.source for item in usable),
+        groups=tuple(item.patient_group or f"{FILE}{item.source}" for item in usable),
+        origins=tuple(item.origin for item in usable),
     )
 
 
-def auc(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> Callable[[Weights], float]:
+def auc(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> Metric:
     """Area under the ROC curve as a function of slice weights, ties counted half.
 
     The Mann-Whitney form: the share of (positive, negative) pairs in the right order; NaN unless the weights
@@ -88,6 +142,30 @@ def auc(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> Callable[[W
     return of_weights
 
 
+def accuracy(answers: Answers) -> Metric:
+    """The share of slices answered right."""
+    hits = answers.labels == answers.predicted
+    return lambda weights: _ratio(weights @ hits, weights.sum())
+
+
+def balanced_accuracy(answers: Answers) -> Metric:
+    """The mean sensitivity of the classes that are there."""
+    hits = answers.labels == answers.predicted
+    own = [answers.labels == c for c in _present(answers)]
+    return lambda weights: _mean([_ratio(weights @ (hits & truth), weights @ truth) for truth in own])
+
+
+def macro_auc(answers: Answers) -> Metric:
+    """The mean over the classes that are there of the AUC of each against the rest."""
+    areas = [auc(answers.labels == c, answers.probabilities[:, c]) for c in _present(answers)]
+    return lambda weights: _mean([area(weights) for area in areas])
+
+
+def share(hits: NDArray[np.bool_], among: NDArray[np.bool_]) -> Metric:
+    """The share of `hits` (n,) `among` (n,) marked slices."""
+    return lambda weights: _ratio(weights @ (hits & among), weights @ among)
+
+
 def tabulate(answers: Answers, rounds: int = ROUNDS, seed: int = 0) -> Table:
     """Every figure of one split, with 95 % intervals by patient.
 
@@ -97,18 +175,13 @@ def tabulate(answers: Answers, rounds: int = ROUNDS, seed: int = 0) -> Table:
     """
     bootstrap = PatientBootstrap(answers.groups, rounds, seed)
     labels, predicted, count = answers.labels, answers.predicted, len(answers.classes)
-    present = [number for number in range(count) if (labels == number).any()]
-    hits = labels == predicted
+    present = _present(answers)
     own = np.clip(answers.probabilities[np.arange(len(labels)), labels], 1e-12, 1)
 
-    def recalls(weights: Weights) -> NDArray[np.float64]:
-        return np.array([_ratio(weights @ (hits & (labels == c)), weights @ (labels == c)) for c in present])
-
-    aucs = [auc(labels == c, answers.probabilities[:, c]) for c in present]
     overall = {
-        "accuracy": bootstrap.estimate(lambda w: _ratio(w @ hits, w.sum())),
-        "balanced_accuracy": bootstrap.estimate(lambda w: _mean(recalls(w))),
-        "auc": bootstrap.estimate(lambda w: _mean([area(w) for area in aucs])),
+        "accuracy": bootstrap.estimate(accuracy(answers)),
+        "balanced_accuracy": bootstrap.estimate(balanced_accuracy(answers)),
+        "auc": bootstrap.estimate(macro_auc(answers)),
         "f1": bootstrap.estimate(lambda w: _mean([_f1(labels == c, predicted == c, w) for c in present])),
         "log_loss": bootstrap.estimate(lambda w: _ratio(w @ -np.log(own), w.sum()), "lower"),
     }
@@ -119,21 +192,43 @@ def tabulate(answers: Answers, rounds: int = ROUNDS, seed: int = 0) -> Table:
 
 
 def tumour_figures(answers: Answers, rounds: int = ROUNDS, seed: int = 0) -> dict[str, Estimate]:
-    """Accuracy and AUC over the slices with a tumour: a tumour called `no_tumor` is wrong.
+    """The figures of `tumour_measures`, with 95 % intervals by patient; none where there are no tumours."""
+    return tumour_measures(answers).estimates(rounds, seed)
 
-    The AUC is the mean over the three tumour classes, each against the other two.
+
+def tumour_measures(answers: Answers) -> Measures:
+    """How well the slices with a tumour are told apart.
+
+    Accuracy: a tumour called `no_tumor` is wrong. `type_accuracy`: the most probable of the tumour classes alone, as
+    of a model that knows no other; it compares with the figures of patients. `auc`: the mean over the tumour classes
+    that are there, each against the others. Where there is but one of them, only the accuracies are given.
     """
     tumours = answers.only(TUMOURS)
-    if not len(tumours.labels):
-        return {}
-    bootstrap = PatientBootstrap(tumours.groups, rounds, seed)
-    hits = tumours.labels == tumours.predicted
-    present = [c for c in range(len(tumours.classes)) if (tumours.labels == c).any()]
-    aucs = [auc(tumours.labels == c, tumours.probabilities[:, c]) for c in present]
-    return {
-        "accuracy": bootstrap.estimate(lambda w: _ratio(w @ hits, w.sum())),
-        "auc": bootstrap.estimate(lambda w: _mean([area(w) for area in aucs])),
-    }
+    if not len(tumours):
+        return Measures({}, (), 0)
+    metrics = {"accuracy": accuracy(tumours), "type_accuracy": accuracy(restrict(tumours, TUMOURS))}
+    if len(_present(tumours)) > 1:
+        metrics |= {"balanced_accuracy": balanced_accuracy(tumours), "auc": macro_auc(tumours)}
+    return Measures(metrics, tumours.groups, len(tumours))
+
+
+def restrict(answers: Answers, names: Sequence[str]) -> Answers:
+    """The slices whose true class is one of `names`, with these classes alone, renormalised.
+
+    Returns:
+        Answers whose `classes` are those of `names` that the model knows, in their order there.
+    """
+    kept = tuple(name for name in names if name in answers.classes)
+    columns = [answers.classes.index(name) for name in kept]
+    part = answers.only(kept)
+    logs = np.log(np.clip(part.probabilities[:, columns], FLOOR, None))
+    labels = np.array([columns.index(label) for label in part.labels], dtype=np.int64)
+    return replace(part, classes=kept, labels=labels, probabilities=softmax(logs, axis=1))
+
+
+def _present(answers: Answers) -> list[int]:
+    """The classes that are among the labels."""
+    return [number for number in range(len(answers.classes)) if (answers.labels == number).any()]
 
 
 def _class_figures(answers: Answers, c: int, bootstrap: PatientBootstrap) -> dict[str, Estimate]:

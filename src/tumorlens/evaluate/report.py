@@ -9,6 +9,7 @@ import jinja2
 from tumorlens import DISCLAIMER, __version__
 from tumorlens.evaluate.evaluation import Evaluation
 from tumorlens.evaluate.figures import confusion_plot, roc_curves, training_curves
+from tumorlens.evaluate.tables import UNDEFINED, Cell, Grid, defined, grids
 from tumorlens.records import Estimate, class_title
 
 OVERALL = {
@@ -22,6 +23,7 @@ BY_CLASS = {
     "f1": "F1",
     "auc": "AUC",
 }
+BY_PATIENT = {"accuracy": "Tumour type of patients: accuracy", "auc": "Tumour type of patients: AUC (macro)"}
 SIDES = {"train": "Training", "val": "Validation", "test": "Test (unseen patients)"}
 
 
@@ -38,14 +40,14 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
         disclaimer=DISCLAIMER,
         warnings=evaluation.warnings,
         split_note=evaluation.split_note,
-        overall=_overall_rows(evaluation),
+        overall=[[title, *map(_cell, cells)] for title, cells in overall_rows(evaluation)],
         sides=[_side(evaluation, name) for name in evaluation.tables],
         class_heads=list(BY_CLASS.values()),
         by_class=[
             [class_title(name), *(_cell(figures[key]) for key in BY_CLASS)]
             for name, figures in evaluation.tables[main].by_class.items()
         ],
-        tumours={key: _cell(value) for key, value in evaluation.tumours.items()},
+        grids=[_grid(grid) for grid in grids(evaluation)],
         main=main,
         plots=_plots(evaluation),
     )
@@ -59,16 +61,33 @@ def _side(evaluation: Evaluation, name: str) -> dict[str, Any]:
     return {"title": SIDES[name], "slices": estimate.n_slices, "patients": estimate.n}
 
 
-def _overall_rows(evaluation: Evaluation) -> list[list[Any]]:
-    return [
-        [title, *(_cell(table.overall[key]) for table in evaluation.tables.values())] for key, title in OVERALL.items()
+def overall_rows(evaluation: Evaluation) -> list[tuple[str, list[Cell]]]:
+    """The rows of the first table: titles, and a cell for each split; those of slices, then those of patients."""
+    rows: list[tuple[str, list[Cell]]] = [
+        (title, [table.overall[key] for table in evaluation.tables.values()]) for key, title in OVERALL.items()
     ]
+    for key, title in BY_PATIENT.items():
+        cells = [evaluation.patients.get(name, {}).get(key, UNDEFINED) for name in evaluation.tables]
+        if any(map(defined, cells)):
+            rows.append((title, cells))
+    return rows
 
 
-def _cell(estimate: Estimate) -> dict[str, str]:
-    if estimate.value != estimate.value:
-        return {"value": "–", "interval": "not defined here"}
-    return {"value": f"{estimate.value:.3f}", "interval": f"{estimate.low:.3f} to {estimate.high:.3f}"}
+def _grid(grid: Grid) -> dict[str, Any]:
+    return {
+        "title": grid.title,
+        "heads": grid.heads,
+        "note": grid.note,
+        "rows": [[row[0], *map(_cell, row[1:])] for row in grid.rows],
+    }
+
+
+def _cell(cell: Cell) -> dict[str, str]:
+    if not defined(cell):
+        return {"value": UNDEFINED, "interval": "not defined here"}
+    if isinstance(cell, Estimate):
+        return {"value": f"{cell.value:.3f}", "interval": f"{cell.low:.3f} to {cell.high:.3f}"}
+    return {"value": cell, "interval": ""}
 
 
 def _plots(evaluation: Evaluation) -> list[str]:

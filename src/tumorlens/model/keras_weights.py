@@ -10,8 +10,8 @@ difference goes into the running variance.
 
 *Strides.* Keras halves the resolution in the first 1x1 convolution of a stage (v1), torchvision in the 3x3 (v1.5). The
 weights have the same shapes, so nothing but the network's layout tells them apart: `keras_layout` says which one a file
-is for, `move_strides` gives it to a network. A file with a configuration (`.keras`, or a whole model in `.h5`) says so
-itself; a file of weights alone is taken for v1, the only layout that keras.applications has under these layer names.
+is for, `network.move_strides` gives it to a network. A file with a configuration (`.keras`, or a whole model in `.h5`)
+says so itself; a file of weights alone is taken for v1, the only layout that keras.applications has under these names.
 A v1.5 network whose 3x3 convolutions are padded by Keras' `same` has its grid one pixel off ours, since that pads even
 sides at the end alone: good to start from, but not the same function.
 
@@ -32,18 +32,17 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from tumorlens.errors import TumorlensError
 from tumorlens.model.blocks import BLOCKS_PER_LAYER
 from tumorlens.model.keras_file import KerasFile, open_keras
+from tumorlens.model.network import Layout
 
-Layout = Literal["v1", "v1.5"]
 Array = NDArray[np.float64]
 
 EPSILON = 1e-5  # of our batch norms
@@ -118,19 +117,6 @@ def keras_layout(path: Path) -> Layout:
     """
     with open_keras(path) as file:
         return _layout(file)
-
-
-def move_strides(body: nn.Module, layout: Layout = "v1") -> None:
-    """Put the stride of each stage's first block where a layout has it; a stage without one (dilated) stays as it is.
-
-    Args:
-        body: MONAI's ResNet of bottleneck blocks, changed in place; its weights and their shapes stay.
-        layout: `v1` for the first 1x1 convolution, `v1.5` for the 3x3.
-    """
-    for number in range(1, 5):
-        block: Any = next(body.get_submodule(f"layer{number}").children())
-        stride = max(block.conv1.stride, block.conv2.stride)
-        block.conv1.stride, block.conv2.stride = (stride, (1, 1)) if layout == "v1" else ((1, 1), stride)
 
 
 def _pairs(blocks: Sequence[int]) -> Iterator[_Pair]:

@@ -5,6 +5,7 @@ convolution). The body is MONAI's; this module adds what transfer learning and e
 """
 
 from collections.abc import Iterator
+from typing import Any, Literal
 
 import torch
 from monai.networks.nets import ResNet
@@ -17,6 +18,7 @@ FEATURES = 2048
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 _PLAIN = NetworkSettings()
+Layout = Literal["v1", "v1.5"]
 PARTS = ("stem", "layer1", "layer2", "layer3", "layer4")
 
 
@@ -46,6 +48,7 @@ class TumorNet(nn.Module):
             bias_downsample=False,
             feed_forward=False,
         )
+        move_strides(self.body, settings.strides)
         if settings.dilated:
             _dilate(self.part("layer4"))
         self.mean: torch.Tensor
@@ -67,10 +70,20 @@ class TumorNet(nn.Module):
 
     def last_maps(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Outputs of the last two stages: (n, 1024, h/16, w/16) and that of `feature_map`."""
+        return self.last_maps_after(self.front(images, "layer4"), "layer4")
+
+    def front(self, images: torch.Tensor, first: str) -> torch.Tensor:
+        """What the parts before `first` (`layer1` … `layer4`) make of pictures (n, 1, h, w)."""
         values = self.stem(images)
-        for name in PARTS[1:4]:
+        for name in PARTS[1 : PARTS.index(first)]:
             values = self.part(name)(values)
-        return values, self.part("layer4")(values)
+        return values
+
+    def last_maps_after(self, values: torch.Tensor, first: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """`last_maps` of pictures of which `front(images, first)` is known."""
+        for name in PARTS[PARTS.index(first) : -1]:
+            values = self.part(name)(values)
+        return values, self.part(PARTS[-1])(values)
 
     def stem(self, images: torch.Tensor) -> torch.Tensor:
         """Normalisation, first convolution and pooling: (n, 1, h, w) to (n, 64, h/4, w/4)."""
@@ -109,6 +122,19 @@ class TumorNet(nn.Module):
     def modules_of(self, part: str) -> Iterator[nn.Module]:
         """The top modules that make up a part of `PARTS`."""
         yield from (self.body.conv1, self.body.bn1) if part == "stem" else (self.part(part),)
+
+
+def move_strides(body: nn.Module, layout: Layout = "v1") -> None:
+    """Put the stride of each stage's first block where a layout has it; a stage without one (dilated) stays as it is.
+
+    Args:
+        body: MONAI's ResNet of bottleneck blocks, changed in place; its weights and their shapes stay.
+        layout: `v1` for the first 1x1 convolution, `v1.5` for the 3x3.
+    """
+    for number in range(1, 5):
+        block: Any = next(body.get_submodule(f"layer{number}").children())
+        stride = max(block.conv1.stride, block.conv2.stride)
+        block.conv1.stride, block.conv2.stride = (stride, (1, 1)) if layout == "v1" else ((1, 1), stride)
 
 
 def _dilate(stage: nn.Module) -> None:

@@ -13,8 +13,8 @@ from tumorlens.data.predictions import read_predictions
 from tumorlens.errors import TumorlensError
 from tumorlens.model.bundle import CARD, WEIGHTS, load_card
 from tumorlens.model.keras_file import is_keras
-from tumorlens.model.keras_weights import Layout, keras_layout, move_strides, read_keras
-from tumorlens.model.network import PARTS, TumorNet
+from tumorlens.model.keras_weights import keras_layout, read_keras
+from tumorlens.model.network import PARTS, Layout, TumorNet, move_strides
 
 RADIMAGENET = (
     "RadImageNet's ResNet-50 is not downloaded: its authors publish no checksum, and what the hubs have of it are "

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch import nn
 from tumorlens.config import TrainSettings
 from tumorlens.data.dataset import SliceDataset
 from tumorlens.errors import TrainingError
-from tumorlens.model.network import PARTS, TumorNet
+from tumorlens.model.network import TumorNet
 from tumorlens.train import augment
 from tumorlens.train.seeds import mix_seed
 
@@ -32,43 +32,52 @@ _BATCH = 32
 _SUFFIX = ".features"
 
 
-class FeatureStore:
-    """Outputs of the frozen stages for every slice of a data set, view after view; the last view is not augmented.
+class CachedFront:
+    """Outputs of the frozen stages for every slice of a data set: some augmented views of each, and a still one.
 
-    A file of its own that can be deleted at any time: the next run makes it again. `views` counts the augmented ones.
+    A file of its own that can be deleted between runs: the next makes it again.
     """
 
-    def __init__(self, path: Path, views: int, rows: int, shape: tuple[int, int, int]) -> None:
-        self.views = views
+    def __init__(self, path: Path, dataset: SliceDataset, settings: TrainSettings, shape: tuple[int, int, int]) -> None:
+        self.first = settings.finetune.first_layer
+        self._views = settings.finetune.cached_views
+        self._rows = {(item.path, item.frame): number for number, item in enumerate(dataset.samples)}
+        self._plans = [_view_plan(len(dataset), settings, view) for view in range(self._views)]
         # Read and written as 16 bit integers: numpy has no bfloat16.
-        self._values: NDArray[np.int16] = np.memmap(path, dtype=np.int16, mode="r", shape=(views + 1, rows, *shape))
+        size = (self._views + 1, len(dataset), *shape)
+        self._values: NDArray[np.int16] = np.memmap(path, dtype=np.int16, mode="r", shape=size)
 
-    def read(self, view: int, rows: Sequence[int] | NDArray[np.int64]) -> torch.Tensor:
-        """The stored maps of some slices in one view, (n, k, h, w), bfloat16, channels last."""
-        values = torch.from_numpy(np.ascontiguousarray(self._values[view, np.asarray(rows)]))
+    def view(self, side: SliceDataset, index: torch.Tensor, epoch: int) -> tuple[torch.Tensor, augment.AugmentPlan]:
+        """Some slices as an epoch sees them: maps (n, k, h, w), bfloat16, and how their pictures were augmented."""
+        view = epoch % self._views
+        rows = self._find(side, index)
+        return self._read(view, rows), self._plans[view].part(rows)
+
+    def still(self, side: SliceDataset, index: torch.Tensor) -> torch.Tensor:
+        """Some slices as they are: maps (n, k, h, w), bfloat16."""
+        return self._read(self._views, self._find(side, index))
+
+    def _find(self, side: SliceDataset, index: torch.Tensor) -> torch.Tensor:
+        chosen = (side.samples[number] for number in index.tolist())
+        return torch.tensor([self._rows[item.path, item.frame] for item in chosen])
+
+    def _read(self, view: int, rows: torch.Tensor) -> torch.Tensor:
+        values = torch.from_numpy(np.ascontiguousarray(self._values[view, rows.numpy()]))
         return values.view(torch.bfloat16).contiguous(memory_format=torch.channels_last)
 
 
-def view_plan(count: int, settings: TrainSettings, view: int) -> augment.AugmentPlan:
-    """How the slices of a data set of `count` are augmented in one view: the same each time, so that masks follow."""
-    generator = torch.Generator().manual_seed(mix_seed(settings.seed, 5, view))
-    return augment.draw(count, settings.augment, generator)
-
-
-def open_store(
+def cached_front(
     network: TumorNet,
     dataset: SliceDataset,
     settings: TrainSettings,
-    size: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> FeatureStore:
-    """Open the store of these weights, pictures, augmentations and size; make it first where there is none.
+) -> CachedFront:
+    """Open the store of these weights, pictures and augmentations; make it first where there is none.
 
     Args:
         network: its stages before `finetune.first_layer` are what is computed.
         dataset: all slices of a manifest, whatever their side.
         settings: `finetune.cached_views`, `finetune.cache_gb`, the augmentation and the seed.
-        size: side of the network's input in pixels.
         on_progress: called with (slices done, in all); may raise, and nothing is left then.
 
     Raises:
@@ -76,7 +85,7 @@ def open_store(
     """
     plan = settings.finetune
     front = _Front(network, plan.first_layer)
-    shape = front.shape(size)
+    shape = front.shape(settings.preprocess.size)
     rows, bytes_each = len(dataset), 2 * int(np.prod(shape))
     needed = (plan.cached_views + 1) * rows * bytes_each / 1e9
     if needed > plan.cache_gb:
@@ -86,14 +95,20 @@ def open_store(
             f"{plan.cache_gb:g}. Take at most {max(fits, 0)} views, or allow more"
         )
     folder = Path(os.environ.get(FOLDER) or Path.home() / ".cache" / "tumorlens")
-    path = folder / f"{_key(network, dataset, settings, size)}{_SUFFIX}"
+    path = folder / f"{_key(network, dataset, settings)}{_SUFFIX}"
     if path.is_file() and path.stat().st_size == (plan.cached_views + 1) * rows * bytes_each:
         path.touch()  # the longest unused go first
     else:
         folder.mkdir(parents=True, exist_ok=True)
         _make_room(folder, plan.cache_gb - needed)
-        _fill(path, front, dataset, settings, size, on_progress)
-    return FeatureStore(path, plan.cached_views, rows, shape)
+        _fill(path, front, dataset, settings, on_progress)
+    return CachedFront(path, dataset, settings, shape)
+
+
+def _view_plan(count: int, settings: TrainSettings, view: int) -> augment.AugmentPlan:
+    """How the slices of a data set of `count` are augmented in one view: the same each time, so that masks follow."""
+    generator = torch.Generator().manual_seed(mix_seed(settings.seed, 5, view))
+    return augment.draw(count, settings.augment, generator)
 
 
 class _Front(nn.Module):
@@ -102,13 +117,10 @@ class _Front(nn.Module):
     def __init__(self, network: TumorNet, first: str) -> None:
         super().__init__()
         self.network = network
-        self.parts = PARTS[1 : PARTS.index(first)]
+        self.first = first
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        values = self.network.stem(images)
-        for part in self.parts:
-            values = self.network.part(part)(values)
-        return values
+        return self.network.front(images, self.first)
 
     @torch.inference_mode()
     def shape(self, size: int) -> tuple[int, int, int]:
@@ -119,16 +131,18 @@ class _Front(nn.Module):
         return channels, height, width
 
 
-def _engine(front: _Front, size: int, settings: TrainSettings) -> Callable[[torch.Tensor], torch.Tensor]:
+def _engine(front: _Front, settings: TrainSettings) -> Callable[[torch.Tensor], torch.Tensor]:
     """The fastest way to run the stages: OpenVINO on a CPU, PyTorch on a GPU."""
     device = next(front.parameters()).device
     if device.type != "cpu":
         return lambda images: front(images.to(device)).cpu()
     import openvino as ov
 
+    size = settings.preprocess.size
     with warnings.catch_warnings(), contextlib.redirect_stdout(None):
         warnings.simplefilter("ignore")
-        model = ov.convert_model(front, example_input=torch.zeros(2, 1, size, size), input=[ov.PartialShape([-1, 1, size, size])])  # fmt: skip  # noqa: E501
+        example = torch.zeros(2, 1, size, size)
+        model = ov.convert_model(front, example_input=example, input=[ov.PartialShape([-1, 1, size, size])])
     hint = {"INFERENCE_PRECISION_HINT": "f32"} if settings.precision == "fp32" else {}  # else what the processor has
     compiled = ov.Core().compile_model(model, "CPU", hint)
     return lambda images: torch.from_numpy(np.array(compiled(images.numpy())[0]))
@@ -140,21 +154,20 @@ def _fill(
     front: _Front,
     dataset: SliceDataset,
     settings: TrainSettings,
-    size: int,
     on_progress: Callable[[int, int], None],
 ) -> None:
     front.eval()
-    engine = _engine(front, size, settings)
-    views = settings.finetune.cached_views
+    engine = _engine(front, settings)
+    views, size = settings.finetune.cached_views, settings.preprocess.size
     temporary = path.with_suffix(f".{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:
             for view in range(views + 1):
-                plan = view_plan(len(dataset), settings, view)
+                plan = _view_plan(len(dataset), settings, view)
                 for index in dataset.batches(_BATCH):
                     images = dataset.images[index].unsqueeze(1).float() / 255
-                    still = view == views
-                    images = augment.resize(images, size) if still else augment.apply(images, plan.part(index), size)
+                    if view < views:  # the last is the still one
+                        images = augment.apply(images, plan.part(index), size)
                     values = engine(images).to(torch.bfloat16).contiguous()
                     file.write(values.view(torch.int16).numpy().tobytes())
                     on_progress(view * len(dataset) + int(index[-1]) + 1, (views + 1) * len(dataset))
@@ -178,7 +191,7 @@ def _make_room(folder: Path, allowed_gb: float) -> None:
             path.unlink(missing_ok=True)
 
 
-def _key(network: TumorNet, dataset: SliceDataset, settings: TrainSettings, size: int) -> str:
+def _key(network: TumorNet, dataset: SliceDataset, settings: TrainSettings) -> str:
     """A hash of everything that the stored numbers follow from."""
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
@@ -193,7 +206,6 @@ def _key(network: TumorNet, dataset: SliceDataset, settings: TrainSettings, size
         "first": plan.first_layer,
         "views": plan.cached_views,
         "precision": settings.precision,
-        "size": size,
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())
     return digest.hexdigest()[:32]

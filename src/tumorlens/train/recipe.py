@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from scipy.special import softmax
 
 import tumorlens
-from tumorlens.config import TrainSettings
+from tumorlens.config import NetworkSettings, TrainSettings
 from tumorlens.data.dataset import SliceDataset, load_dataset
 from tumorlens.data.manifest import check_files, read_manifest
 from tumorlens.data.predictions import write_predictions
@@ -25,16 +25,18 @@ from tumorlens.errors import SplitError
 from tumorlens.model.blocks import BLOCKS_PER_LAYER
 from tumorlens.model.bundle import WEIGHTS, Card, write_card
 from tumorlens.model.network import PARTS, TumorNet, freeze_before
-from tumorlens.model.weights import load_backbone
+from tumorlens.model.weights import load_backbone, stride_layout, trained_patients
 from tumorlens.records import CLASSES, Prediction, Sample
 from tumorlens.train.calibrate import fit_temperature
 from tumorlens.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from tumorlens.train.device import choose_device, choose_precision
 from tumorlens.train.loop import Hooks, LoopSettings, run_loop
+from tumorlens.train.prefix import CachedFront, cached_front
 from tumorlens.train.run import RunPaths, describe, open_run
 from tumorlens.train.sampling import class_weights, learned_shares, slice_odds
 from tumorlens.train.seeds import mix_seed
 from tumorlens.train.tasks import Computer, FineTuneTask, HeadTask, restore_shares
+from tumorlens.train.tracking import Tracker
 
 SAVE_SECONDS = 300.0  # at most this much is lost when a run is killed
 HEAD = -1  # depth of the linear layers
@@ -48,6 +50,7 @@ class Reporter:
     message: Callable[[str], None] = field(default=lambda text: None)
     progress: Callable[[str, int, int], None] = field(default=lambda stage, done, total: None)
     should_stop: Callable[[], bool] = field(default=lambda: False)
+    track: Tracker = field(default=lambda folder, row: None)
 
 
 @dataclass(frozen=True)
@@ -82,11 +85,7 @@ def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
     samples, split = _sides(order)
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)
-    with torch.random.fork_rng(devices=[]):  # new layers are drawn from the seed; the caller's state stays
-        torch.manual_seed(mix_seed(settings.seed, 0))
-        network = TumorNet(len(CLASSES), settings.dropout, order.layers, settings.network)
-    if order.weights is not None:
-        load_backbone(network, order.weights)
+    network = _initial_network(order, samples)
     dataset = load_dataset(
         samples,
         order.manifest.parent,
@@ -97,7 +96,8 @@ def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
     config = describe(order.manifest, settings, order.fold, order.weights, split)
     paths = open_run(order.out, config, order.resume)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    computer = Computer(network, device, precision)
+    front = _front(network, dataset, settings, reporter) if settings.finetune.cached_views else None
+    computer = Computer(network, device, precision, front)
     _announce(dataset, settings, device, precision, split, reporter)
     fit(computer, dataset, settings, paths, order.resume, reporter)
     load_checkpoint(paths.best, network, None, owner(settings))
@@ -138,6 +138,7 @@ def fit(
         save_last(now)
         _write_history(paths.history, now)
         row = now.history[-1]
+        reporter.track(paths.folder, row)
         reporter.message(
             f"epoch {now.epoch}/{task.epochs}: loss {row['loss']:.3f}, validation accuracy {row['val_accuracy']:.3f}, "
             f"balanced {row['val_balanced_accuracy']:.3f}, loss {row['val_loss']:.3f} ({row['seconds']:.0f} s)"
@@ -173,6 +174,37 @@ def _sides(order: Order) -> tuple[list[Sample], dict[str, Any]]:
             "`tumorlens data split MANIFEST`, or with --folds K and train with --fold N"
         )
     return samples, split
+
+
+def _initial_network(order: Order, samples: Sequence[Sample]) -> TumorNet:
+    settings = order.settings
+    with torch.random.fork_rng(devices=[]):  # new layers are drawn from the seed; the caller's state stays
+        torch.manual_seed(mix_seed(settings.seed, 0))
+        network = TumorNet(len(CLASSES), settings.dropout, order.layers, network_settings(order))
+    if order.weights is not None:
+        load_backbone(network, order.weights)
+        tested = {sample.patient_group for sample in samples if sample.split == "test"}
+        seen = sorted(tested & trained_patients(order.weights))
+        if seen:
+            raise SplitError(
+                f"{order.weights}: that run learned from {len(seen)} of the {len(tested)} patients that are to be "
+                f"tested now, first: {', '.join(seen[:3])}. Keep its manifest and fold, or start from other weights"
+            )
+    return network
+
+
+def _front(network: TumorNet, dataset: SliceDataset, settings: TrainSettings, reporter: Reporter) -> CachedFront:
+    def on_progress(done: int, total: int) -> None:
+        reporter.progress("computing the frozen stages", done, total)
+        if reporter.should_stop():
+            raise KeyboardInterrupt
+
+    return cached_front(network, dataset, settings, on_progress)
+
+
+def network_settings(order: Order) -> NetworkSettings:
+    """What the settings ask of the network, with the strides that the initial weights need."""
+    return order.settings.network.model_copy(update={"strides": stride_layout(order.weights)})
 
 
 def _fit_head(
@@ -282,7 +314,7 @@ def _finish(
         tumorlens_version=tumorlens.__version__,
         classes=CLASSES,
         preprocess=settings.preprocess,
-        network=settings.network,
+        network=network_settings(order),
         temperature=temperature,
         training_data={**_data_summary(dataset.samples), "split": split},
         initial_weights=order.weights.name if order.weights else "random",
@@ -301,6 +333,7 @@ def _predictions(samples: Sequence[Sample], logits: np.ndarray) -> list[Predicti
             label=sample.label,
             patient_group=sample.patient_group,
             split=sample.split,
+            origin=sample.source,
         )
         for sample, row in zip(samples, softmax(logits, axis=1), strict=True)
     ]

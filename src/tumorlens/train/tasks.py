@@ -15,6 +15,7 @@ from tumorlens.train import augment
 from tumorlens.train.attention import CellHeads, cell_loss, evidence_loss
 from tumorlens.train.average import WeightAverage
 from tumorlens.train.device import autocast
+from tumorlens.train.prefix import CachedFront
 from tumorlens.train.sampling import class_weights, epoch_batches, slice_odds
 from tumorlens.train.seeds import mix_seed
 
@@ -42,10 +43,14 @@ def restore_shares(network: TumorNet, weights: torch.Tensor) -> None:
 class Computer:
     """A network on its device: evaluation without gradients, in batches."""
 
-    def __init__(self, network: TumorNet, device: torch.device, precision: torch.dtype) -> None:
+    def __init__(
+        self, network: TumorNet, device: torch.device, precision: torch.dtype, front: CachedFront | None = None
+    ) -> None:
         self.network = network
         self.device = device
         self.precision = precision
+        self.front = front
+        """What the frozen stages make of every picture, where it is kept; else it is computed each time."""
 
     def pictures(self, planes: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         """A batch of planes (n, size, size), uint8, as (m, 1, size, size), float32 in [0, 1], on the device."""
@@ -58,8 +63,14 @@ class Computer:
         parts = []
         for index in dataset.batches(EVAL_BATCH):
             with autocast(self.device, self.precision):
-                parts.append(self.network.pool(self.network.feature_map(self.pictures(dataset.images, index))).cpu())
+                parts.append(self.network.pool(self._last_map(dataset, index)).cpu())
         return torch.cat(parts) if parts else torch.zeros(0, self.network.head.in_features)
+
+    def _last_map(self, dataset: SliceDataset, index: torch.Tensor) -> torch.Tensor:
+        if self.front is None:
+            return self.network.feature_map(self.pictures(dataset.images, index))
+        values = self.front.still(dataset, index).to(self.device)
+        return self.network.last_maps_after(values, self.front.first)[1]
 
     @torch.inference_mode()
     def logits(self, dataset: SliceDataset) -> torch.Tensor:
@@ -161,14 +172,13 @@ class FineTuneTask:
         index = self._order[1][step]
         labels = self._train.labels[index].to(computer.device)
         seed = mix_seed(settings.seed, 3, epoch, step)
-        plan = augment.draw(len(index), settings.augment, torch.Generator().manual_seed(seed))
-        images = augment.apply(computer.pictures(self._train.images, index), plan, self._sizes[epoch])
+        values, plan = self._inputs(index, epoch, seed)
         train_mode(computer.network, self._frozen)
         devices = [computer.device] if computer.device.type == "cuda" else []
         # Dropout draws from the global generator: fork it, so that a step is repeatable and the caller's state stays.
         with torch.random.fork_rng(devices=devices), autocast(computer.device, computer.precision):
             torch.manual_seed(seed)
-            maps = computer.network.last_maps(images)
+            maps = computer.network.last_maps_after(values, computer.front.first if computer.front else "layer1")
             logits = computer.network.classify(computer.network.pool(maps[1]))
         loss: torch.Tensor = self._criterion(logits.float(), labels)
         if self._train.masks is not None and settings.finetune.uses_masks:
@@ -183,8 +193,19 @@ class FineTuneTask:
 
     def validate(self) -> dict[str, float]:
         """Figures on the validation split, at the bundle's input size."""
-        computer = Computer(self.kept, self._computer.device, self._computer.precision)
+        computer = Computer(self.kept, self._computer.device, self._computer.precision, self._computer.front)
         return figures(computer.logits(self._val), self._val.labels)
+
+    def _inputs(self, index: torch.Tensor, epoch: int, seed: int) -> tuple[torch.Tensor, augment.AugmentPlan]:
+        """What the learning part of the network gets, and how the pictures were augmented."""
+        computer = self._computer
+        if computer.front is not None:
+            values, plan = computer.front.view(self._train, index, epoch)
+            return values.to(computer.device), plan
+        plan = augment.draw(len(index), self._settings.augment, torch.Generator().manual_seed(seed))
+        images = augment.apply(computer.pictures(self._train.images, index), plan, self._sizes[epoch])
+        with autocast(computer.device, computer.precision):
+            return computer.network.stem(images), plan
 
     def _mask_losses(
         self, maps: tuple[torch.Tensor, torch.Tensor], masks: torch.Tensor, labels: torch.Tensor

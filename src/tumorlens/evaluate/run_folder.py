@@ -1,0 +1,157 @@
+"""What evaluation reads of a run folder: predictions, history, and which split and fold it was."""
+
+import csv
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tumorlens.data.manifest import file_hash, read_manifest
+from tumorlens.data.predictions import read_predictions
+from tumorlens.errors import RunError
+from tumorlens.records import Prediction
+
+PREDICTIONS = "predictions.csv"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder as read.
+
+    `history` has a row an epoch, empty where there is none. `assignment` is the hash of the split, empty where unknown;
+    `leaky` says that it was made by slice. `fold` names the fold that was tested, empty where there are none.
+    """
+
+    folder: Path
+    predictions: tuple[Prediction, ...]
+    history: tuple[dict[str, float], ...] = ()
+    assignment: str = ""
+    leaky: bool = False
+    fold: str = ""
+
+    @property
+    def tested(self) -> list[Prediction]:
+        """The predictions of the test side; those without a split count as tested."""
+        return [item for item in self.predictions if (item.split or "test") == "test"]
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder.
+
+    Predictions that do not say which source they are of, as those of earlier versions, take it from the manifest of
+    the run, where that is still there and unchanged.
+
+    Raises:
+        RunError: no predictions there, or its config or history is damaged.
+    """
+    config = _read_config(folder)
+    split = config.get("split") or {}
+    manifest = config.get("manifest") or {}
+    fold = manifest.get("fold")
+    return Run(
+        folder=folder,
+        predictions=tuple(_with_origins(read_predictions(folder / PREDICTIONS), folder, manifest)),
+        history=_read_history(folder / "history.csv"),
+        assignment=str(split.get("assignment_sha256") or ""),
+        leaky=bool(split.get("leaky_by_slice")),
+        fold="" if fold is None else str(fold),
+    )
+
+
+def read_folds(folder: Path) -> list[Run]:
+    """Read the fold runs of a cross-validation: the folders `fold...` below it that have tested predictions.
+
+    Where its config lists the folds that are pooled, it is those alone, so that the table is of what was pooled.
+
+    Returns:
+        By name, fold2 before fold10; none where `folder` is no cross-validation.
+
+    Raises:
+        RunError: a fold's files are damaged.
+    """
+    listed = _read_config(folder).get("folds")
+    pooled = None if listed is None else {str(name) for name in listed}
+    found = []
+    for path in sorted(folder.glob("fold*"), key=_by_number):
+        if (path / PREDICTIONS).is_file():
+            run = read_run(path)
+            named = replace(run, fold=run.fold or path.name.removeprefix("fold"))
+            if named.tested and (pooled is None or named.fold in pooled):
+                found.append(named)
+    return found
+
+
+def read_pooled(folder: Path) -> tuple[Run, list[Run]]:
+    """Read a run folder and, where it is a cross-validation's, its fold runs.
+
+    A folder without predictions of its own is what its folds tested.
+
+    Raises:
+        RunError: no predictions there, or something is damaged.
+    """
+    folds = read_folds(folder)
+    if folds and not (folder / PREDICTIONS).is_file():
+        return _pool(folder, folds), folds
+    return read_run(folder), folds
+
+
+def _pool(folder: Path, folds: Sequence[Run]) -> Run:
+    """The tested predictions of all folds as one run; leaky as soon as one of them is."""
+    splits = {run.assignment for run in folds}
+    return Run(
+        folder=folder,
+        predictions=tuple(replace(item, split="test") for run in folds for item in run.tested),
+        assignment=splits.pop() if len(splits) == 1 else "",
+        leaky=any(run.leaky for run in folds),
+    )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """The run's config; earlier runs have none."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return {}
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise _damaged(path, str(error)) from error
+    if not isinstance(config, dict):
+        raise _damaged(path, f"a {type(config).__name__} where an object should be")
+    kinds = {"split": dict, "manifest": dict, "folds": list}
+    for key, kind in kinds.items():
+        if not isinstance(config.get(key), kind | None):
+            raise _damaged(path, f"{key} is {config[key]!r}")
+    return config
+
+
+def _damaged(path: Path, why: str) -> RunError:
+    return RunError(f"{path}: damaged ({why}). Restore it: it says which split the figures are of")
+
+
+def _read_history(path: Path) -> tuple[dict[str, float], ...]:
+    if not path.is_file():
+        return ()
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return tuple({key: float(value) for key, value in row.items()} for row in csv.DictReader(file))
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{path}: malformed row ({error}). Restore it, or move it away to do without") from error
+
+
+def _with_origins(predictions: list[Prediction], folder: Path, manifest: dict[str, Any]) -> list[Prediction]:
+    if any(item.origin for item in predictions) or not manifest.get("path"):
+        return predictions
+    given = Path(str(manifest["path"]))
+    # Run folders are moved about; the hash tells whether a file of that name is the run's manifest.
+    for path in (given, folder.parent / given.name, folder.parent.parent / given.name):
+        if path.is_file() and file_hash(path) == manifest.get("sha256"):
+            sources = {(sample.path, sample.frame): sample.source for sample in read_manifest(path)}
+            return [replace(item, origin=sources.get((item.source, item.frame), "")) for item in predictions]
+    return predictions
+
+
+def _by_number(path: Path) -> tuple[tuple[int, str], ...]:
+    """Names in the order of the numbers in them."""
+    return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name))

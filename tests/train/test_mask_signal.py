@@ -1,0 +1,155 @@
+"""Attention as a training signal: the two losses, the masks that follow their pictures, and what it does to a run."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the extra `train`")
+
+from tests.conftest import TINY  # noqa: E402
+from tumorlens.config import AugmentSettings, NetworkSettings, TrainSettings  # noqa: E402
+from tumorlens.data.dataset import load_dataset  # noqa: E402
+from tumorlens.data.manifest import read_manifest  # noqa: E402
+from tumorlens.errors import InputError  # noqa: E402
+from tumorlens.model.network import TumorNet  # noqa: E402
+from tumorlens.train import augment  # noqa: E402
+from tumorlens.train.attention import CellHeads, cell_loss, evidence_loss  # noqa: E402
+from tumorlens.train.recipe import Order, train  # noqa: E402
+
+NONE = 2
+STILL = AugmentSettings(
+    rotation=0, zoom=0, shift=0, mirror=0, upside_down=0, quarter_turn=0, gamma=0, contrast=0, noise=0, blur=0
+)
+
+
+def square(inside: tuple[slice, slice], count: int = 1, size: int = 8) -> torch.Tensor:
+    masks = torch.zeros(count, 1, size, size)
+    masks[:, :, inside[0], inside[1]] = 1
+    return masks
+
+
+def test_evidence_in_the_tumour_costs_nothing_and_outside_its_share() -> None:
+    masks = square((slice(0, 2), slice(0, 2)))
+    evidence = torch.zeros(1, 4, 4, 4)
+    evidence[0, 1, 0, 0] = 5.0  # masks of 8 x 8 on maps of 4 x 4: this cell is covered whole
+    assert float(evidence_loss(evidence, masks)) == pytest.approx(0, abs=1e-6)
+    evidence[0, 1, 3, 3] = 5.0
+    assert float(evidence_loss(evidence, masks)) == pytest.approx(0.6931, abs=1e-3)  # half of it: log 2
+    assert float(evidence_loss(evidence * 100, masks)) == pytest.approx(0.6931, abs=1e-3)  # a share has no size
+    against = evidence.clone()
+    against[0, 1, 3, 3], against[0, 2, 3, 3] = 0.0, -5.0  # against another class, but as strong
+    assert float(evidence_loss(against, masks)) == pytest.approx(0.6931, abs=1e-3)
+
+
+def test_what_all_classes_share_is_no_evidence() -> None:
+    evidence = torch.ones(1, 4, 4, 4) * 9
+    evidence[0, 0, 0, 0] += 1
+    assert float(evidence_loss(evidence, square((slice(0, 2), slice(0, 2))))) == pytest.approx(0, abs=1e-5)
+
+
+def test_without_a_mask_there_is_no_loss() -> None:
+    evidence = torch.rand(3, 4, 4, 4, requires_grad=True)
+    loss = evidence_loss(evidence, torch.zeros(3, 1, 8, 8))
+    loss.backward()
+    assert float(loss) == 0
+    assert evidence.grad is not None and not evidence.grad.any()
+    tumour = cell_loss(torch.rand(2, 4, 4, 4), torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]), NONE)
+    assert float(tumour) == 0  # a tumour without a mask: no cell is known
+
+
+def test_cells_are_classified_by_the_mask() -> None:
+    masks, labels = square((slice(0, 2), slice(0, 2)), count=2), torch.tensor([3, NONE])
+    masks[1] = 0
+    right = torch.zeros(2, 4, 4, 4)
+    right[:, NONE] = 20.0
+    right[0, :, 0, 0] = torch.tensor([0.0, 0.0, 0.0, 20.0])
+    assert float(cell_loss(right, masks, labels, NONE)) == pytest.approx(0, abs=1e-4)
+    blind = right.clone()
+    blind[0, :, 0, 0] = right[1, :, 0, 0]  # one tumour cell of 32 missed: it is half of the loss
+    assert float(cell_loss(blind, masks, labels, NONE)) == pytest.approx(10, abs=0.1)
+
+
+def test_cell_heads_give_a_map_for_each_stage() -> None:
+    maps = (torch.rand(2, 1024, 6, 6), torch.rand(2, 2048, 3, 3))
+    assert [tuple(part.shape) for part in CellHeads(4)(maps)] == [(2, 4, 6, 6), (2, 4, 3, 3)]
+
+
+def test_a_mask_goes_where_its_picture_goes() -> None:
+    images = torch.zeros(4, 1, 48, 48)
+    images[:, :, 10:20, 25:40] = 1.0
+    settings = AugmentSettings(rotation=30, mirror=0.5, quarter_turn=0.5, gamma=0, contrast=0, noise=0, blur=0)
+    plan = augment.draw(4, settings, torch.Generator().manual_seed(1))
+    assert torch.allclose(augment.apply(images, plan, 48), augment.move(images, plan, 48), atol=1e-6)
+
+
+def test_coil_field_and_ghosts_leave_the_background_black_and_the_mask_alone() -> None:
+    images = torch.zeros(3, 1, 40, 40)
+    images[:, :, 15:25, 15:25] = 0.5
+    field = STILL.model_copy(update={"bias_field": 0.5})
+    lit = augment.apply(images, augment.draw(3, field, torch.Generator().manual_seed(2)), 40)
+    assert float(lit[images == 0].max()) == 0
+    assert float(lit[images > 0].std()) > 0.02
+    ghosting = STILL.model_copy(update={"ghosting": 0.5})
+    plan = augment.draw(64, ghosting, torch.Generator().manual_seed(3))
+    ghosts = augment.apply(images[:1].repeat(64, 1, 1, 1), plan, 40)
+    haunted = (ghosts > 0).flatten(1).sum(dim=1) > 100  # the square alone has 100 pixels
+    assert 0.3 < float(haunted.float().mean()) < 0.7
+    assert torch.allclose(augment.move(images, plan.part(torch.arange(3)), 40), images, atol=1e-6)
+
+
+def test_dilation_keeps_the_weights_and_doubles_the_map() -> None:
+    plain, fine = TumorNet(4, layers=TINY), TumorNet(4, layers=TINY, settings=NetworkSettings(dilated=True))
+    fine.load_state_dict(plain.state_dict())
+    images = torch.rand(1, 1, 64, 64)
+    plain.eval()
+    fine.eval()
+    with torch.inference_mode():
+        coarse_map, fine_map = plain.feature_map(images), fine.feature_map(images)
+    assert coarse_map.shape[-2:] == (2, 2) and fine_map.shape[-2:] == (4, 4)
+    assert torch.allclose(fine_map[:, :, ::2, ::2], coarse_map, atol=1e-4)  # every other cell is the same
+
+
+def test_masks_are_read_onto_the_prepared_square(masked_manifest: Path, masked_settings: TrainSettings) -> None:
+    samples = read_manifest(masked_manifest)
+    dataset = load_dataset(samples, masked_manifest.parent, masked_settings.preprocess, masks=True)
+    assert dataset.masks is not None and dataset.masks.shape == dataset.images.shape
+    for image, mask, sample in zip(dataset.images, dataset.masks, samples, strict=True):
+        if sample.label == "no_tumor":
+            assert not mask.any()
+        else:
+            assert image[mask > 200].float().mean() > 200  # the mark is bright
+    side = dataset.side("val")
+    assert side.masks is not None and len(side.masks) == len(side)
+    wrong = [replace(samples[0], mask=samples[-1].path, label="glioma")]
+    plain = load_dataset(wrong, masked_manifest.parent, masked_settings.preprocess)
+    assert plain.masks is None
+    missing = [replace(samples[0], mask="gone.png")]
+    with pytest.raises(InputError, match=r"gone\.png"):
+        load_dataset(missing, masked_manifest.parent, masked_settings.preprocess, masks=True)
+
+
+def test_the_evidence_moves_into_the_mark(
+    masked_manifest: Path, masked_settings: TrainSettings, tmp_path: Path
+) -> None:
+    """A short run with the losses has more of its evidence in the marks of unseen patients than one without."""
+    import numpy as np
+    from safetensors.torch import load_file
+
+    shares = []
+    samples = read_manifest(masked_manifest)
+    dataset = load_dataset(samples, masked_manifest.parent, masked_settings.preprocess, masks=True).side("test")
+    for name, weight in (("with", 2.0), ("without", 0.0)):
+        plan = masked_settings.finetune.model_copy(
+            update={"evidence_weight": weight, "cell_weight": weight, "averaging": 0.0}
+        )
+        settings = masked_settings.model_copy(update={"finetune": plan})
+        paths = train(Order(masked_manifest, tmp_path / name, settings, None, layers=TINY))
+        network = TumorNet(4, layers=TINY, settings=settings.network)
+        network.load_state_dict(load_file(paths.bundle / "weights.safetensors"))
+        network.eval()
+        with torch.inference_mode():
+            evidence = network.evidence(network.feature_map(dataset.images.unsqueeze(1).float() / 255))
+        assert dataset.masks is not None
+        shares.append(float(np.exp(-float(evidence_loss(evidence, dataset.masks.unsqueeze(1).float() / 255)))))
+    assert shares[0] > 1.5 * shares[1]

@@ -12,45 +12,46 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import jinja2
-from tumorlens.evaluate.bootstrap import PatientBootstrap
 
 from tumorlens.data.predictions import read_predictions
-from tumorlens.evaluate.evaluation import evaluate_run
-from tumorlens.evaluate.metrics import auc, collect, tumour_figures
+from tumorlens.evaluate.evaluation import Evaluation, evaluate_run
 from tumorlens.evaluate.report import BY_CLASS, OVERALL
+from tumorlens.experiment import card_metrics
 from tumorlens.model.bundle import ONNX, Card, load_card, write_card
-from tumorlens.records import CLASS_TITLES, Estimate, Prediction
+from tumorlens.records import CLASS_TITLES, Estimate
 
 REFERENCE = Path(__file__).parent.parent / "src" / "tumorlens" / "reference"
-NAME = "tumorlens-reference-1"
+NAME = "tumorlens-reference-2"
 LICENCE = "Non-commercial use only (LICENSE beside the model)"
 WEIGHTS = "ResNet-50, ImageNet-1k, permute-quantize-finetune `resnet50_large` (decompressed)"
 ORIGINAL = "https://github.com/uber-research/permute-quantize-finetune"
 
 
-def by_source(tested: list[Prediction]) -> dict[str, Estimate]:
-    """What the pooled figures hide: each source on its own."""
-    rows: dict[str, Estimate] = {}
-
-    def part(name: str) -> list[Prediction]:
-        return [item for item in tested if f"/{name}/" in item.source]
-
-    figures = tumour_figures(collect(part("figshare")))
-    rows["figshare, three tumour classes: accuracy"] = figures["accuracy"]
-    rows["figshare, three tumour classes: AUC"] = figures["auc"]
-    tcga = collect(part("tcga_lgg"))
-    none = tcga.classes.index("no_tumor")
-    bootstrap = PatientBootstrap(tcga.groups)
-    rows["tcga_lgg, tumour against none, same scanners: AUC"] = bootstrap.estimate(
-        auc(tcga.labels != none, 1 - tcga.probabilities[:, none])
-    )
-    for name in ("tcga_lgg", "brisc_no_tumor", "kaggle"):
-        answers = collect(part(name))
-        hits = answers.labels == answers.predicted
-        rows[f"{name}: accuracy"] = PatientBootstrap(answers.groups).estimate(
-            lambda weights, hits=hits: float(weights @ hits / max(weights.sum(), 1))
-        )
+def by_source(evaluation: Evaluation) -> list[tuple[str, Estimate]]:
+    """What the pooled figures hide: each source on its own, slices and patients."""
+    titles = {
+        "accuracy": "accuracy, a tumour called “no tumour” is wrong",
+        "type_accuracy": "accuracy of the tumour type",
+        "auc": "AUC",
+        "sensitivity": "sensitivity",
+        "specificity": "specificity",
+    }
+    rows = []
+    for source, figures in evaluation.sources.items():
+        for question, levels in (("tumours", figures.tumours), ("tumour against none", figures.against_none)):
+            for level, found in (("slices", levels.slices), ("patients", levels.patients)):
+                patients = level == "patients" and question == "tumours"
+                rows += [
+                    (f"{source}, {question}, {level}: {titles[_key(key, patients)]}", figure)
+                    for key, figure in found.items()
+                    if key in titles
+                ]
     return rows
+
+
+def _key(key: str, patients: bool) -> str:
+    """A patient is asked for the tumour type alone."""
+    return "type_accuracy" if patients and key == "accuracy" else key
 
 
 def main(run: Path, licence: Path) -> None:
@@ -61,7 +62,13 @@ def main(run: Path, licence: Path) -> None:
     REFERENCE.mkdir(exist_ok=True)
     shutil.copy(run / "bundle" / ONNX, REFERENCE / ONNX)
     card = trained.model_copy(
-        update={"name": NAME, "licence": LICENCE, "initial_weights": f"{WEIGHTS}, {ORIGINAL}", "files": {}}
+        update={
+            "name": NAME,
+            "licence": LICENCE,
+            "initial_weights": f"{WEIGHTS}, {ORIGINAL}",
+            "files": {},
+            "metrics": card_metrics(evaluation),
+        }
     )
     write_card(REFERENCE, card)
     groups = sorted(
@@ -92,7 +99,8 @@ def main(run: Path, licence: Path) -> None:
         tumours=evaluation.tumours,
         heads=list(BY_CLASS.values()),
         by_class=[(CLASS_TITLES[key], [row[head] for head in BY_CLASS]) for key, row in table.by_class.items()],
-        sources=by_source(tested),
+        sources=by_source(evaluation),
+        levels=evaluation.levels,
         classes=table.classes,
         confusion=table.confusion.tolist(),
     )

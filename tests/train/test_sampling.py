@@ -14,15 +14,17 @@ EVEN = TrainSettings(sampling="square_root", class_weights=False, batch_size=8)
 
 @pytest.fixture
 def dataset() -> SliceDataset:
-    """Glioma: 90 slices of one patient and 10 of another in source a, 25 in b; meningioma: 25."""
+    """Glioma: 64 slices of one patient and 36 of another in source a, 25 in b; meningioma: 25."""
     base = Sample("", "", "", "", "", "", "", 8, 8, split="train")
     rows = []
     for label, source, group, count in (
-        ("glioma", "a", "one", 64), ("glioma", "a", "two", 36), ("glioma", "b", "three", 25), ("meningioma", "a", "four", 25),
-    ):  # fmt: skip
-        rows += [
-            replace(base, path=f"{group}{n}", label=label, source=source, patient_group=group) for n in range(count)
-        ]
+        ("glioma", "a", "one", 64),
+        ("glioma", "a", "two", 36),
+        ("glioma", "b", "three", 25),
+        ("meningioma", "a", "four", 25),
+    ):
+        row = replace(base, label=label, source=source, patient_group=group)
+        rows += [replace(row, path=f"{group}{n}") for n in range(count)]
     labels = torch.tensor([CLASSES.index(row.label) for row in rows])
     return SliceDataset(torch.zeros(len(rows), 8, 8, dtype=torch.uint8), labels, tuple(rows))
 

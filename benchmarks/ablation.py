@@ -1,0 +1,119 @@
+"""What each part of the `best` preset is worth, on inner validation: tested patients are never looked at.
+
+python benchmarks/ablation.py MANIFEST WEIGHTS OUT [--fold 0] [--epochs 2]
+
+MANIFEST has folds; FOLD is left out whole, of the other patients a quarter is validated and the rest trains, for a few
+epochs at 160 pixels. Every variant gets a run folder in OUT; complete ones are kept, so the same call goes on. Prints a
+Markdown table with 95 % intervals by patient.
+"""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from tumorlens.bootstrap import PatientBootstrap
+from tumorlens.config import TrainSettings, load_settings
+from tumorlens.data.dataset import load_dataset
+from tumorlens.data.manifest import read_manifest, write_manifest
+from tumorlens.data.predictions import read_predictions
+from tumorlens.data.splits import sides_of_fold
+from tumorlens.evaluate.metrics import TUMOURS, collect
+from tumorlens.evaluate.patients import patient_figures
+from tumorlens.evaluate.sources import figures_by_source
+from tumorlens.model.bundle import load_card
+from tumorlens.records import Estimate
+from tumorlens.runtime.export import load_network
+from tumorlens.train.recipe import Order, Reporter, train
+
+SHARE = 0.25  # of the patients that are not tested
+OFF = {"evidence_weight": 0.0, "cell_weight": 0.0}
+#: What differs from the preset, by section of the settings; "" is the top.
+VARIANTS: dict[str, dict[str, dict[str, object]]] = {
+    "all of it": {},
+    "without masks": {"finetune": OFF},
+    "cells, evidence free": {"finetune": {"evidence_weight": 0.0}},
+    "evidence, cells off": {"finetune": {"cell_weight": 0.0}},
+    "not dilated": {"network": {"dilated": False}},
+    "every slice once": {"": {"sampling": "every", "class_weights": True}},
+    "weights averaged": {"finetune": {"averaging": 0.98}},
+    "last stage alone": {"finetune": {"first_layer": "layer4"}},
+}
+
+
+def settings_of(variant: dict[str, dict[str, object]], epochs: int) -> TrainSettings:
+    values = load_settings("best").model_dump()
+    values["finetune"]["stages"] = [{"epochs": epochs, "size": 160}]
+    values["preprocess"]["size"] = 160
+    for section, changes in variant.items():
+        (values[section] if section else values).update(changes)
+    return TrainSettings.model_validate(values)
+
+
+def pointing(run: Path, manifest: Path) -> Estimate:
+    """How often the peak of Grad-CAM (of the predicted class) lies in the tumour, over validated slices with a mask."""
+    card = load_card(run / "bundle")
+    network = load_network(run / "bundle", card)
+    samples = [item for item in read_manifest(manifest) if item.split == "val" and item.mask]
+    dataset = load_dataset(samples, manifest.parent, card.preprocess, masks=True)
+    assert dataset.masks is not None
+    hits = []
+    with torch.inference_mode():
+        for index in dataset.batches(32):
+            maps = network.feature_map(dataset.images[index].unsqueeze(1).float() / 255)
+            evidence, logits = network.evidence(maps), network.classify(network.pool(maps))
+            shares = logits.softmax(dim=1)[..., None, None]
+            chosen = evidence[torch.arange(len(index)), logits.argmax(dim=1)] - (shares * evidence).sum(dim=1)
+            heat = F.interpolate(chosen.clamp(min=0)[:, None], dataset.masks.shape[-2:], mode="bilinear")
+            inside = dataset.masks[index].flatten(1).gather(1, heat.flatten(1).argmax(dim=1, keepdim=True))
+            hits += (inside[:, 0] > 127).tolist()
+    struck = np.array(hits, dtype=np.float64)
+    groups = [item.patient_group for item in samples]
+    return PatientBootstrap(groups).estimate(lambda weights: float(weights @ struck / max(weights.sum(), 1)))
+
+
+def row(run: Path, manifest: Path) -> list[str]:
+    answers = collect([item for item in read_predictions(run / "predictions.csv") if item.split == "val"])
+    figshare = answers.of("figshare").only(TUMOURS)
+    sources = figures_by_source(answers)
+    tumours = sources["figshare"].tumours.slices
+    patients = patient_figures(figshare)
+    none = sources["tcga_lgg"].against_none.slices
+    cells = [tumours["type_accuracy"], tumours["auc"], patients["accuracy"], none["auc"], pointing(run, manifest)]
+    return [str(cell) for cell in cells]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--fold", default="0")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--only", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
+    given = parser.parse_args()
+    sides = sides_of_fold(read_manifest(given.manifest), given.fold, SHARE, seed=0)
+    inner = given.manifest.with_name(f"{given.manifest.stem}-inner.csv")
+    write_manifest([dataclasses.replace(item, fold="") for item in sides if item.split != "test"], inner)
+    heads = (
+        "figshare, slices: type right",
+        "AUC",
+        "patients: type right",
+        "TCGA, tumour or none: AUC",
+        "peak in tumour",
+    )
+    print(f"| | {' | '.join(heads)} |\n|---|{'---|' * len(heads)}")
+    for name in given.only:
+        run = given.out / name.replace(" ", "-").replace(",", "")
+        if not (run / "predictions.csv").is_file():
+            resume = (run / "config.json").is_file()
+            order = Order(inner, run, settings_of(VARIANTS[name], given.epochs), given.weights, resume=resume)
+            train(order, Reporter())
+        print(f"| {name} | " + " | ".join(row(run, inner)) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

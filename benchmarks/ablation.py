@@ -58,7 +58,7 @@ def pointing(run: Path, manifest: Path) -> Estimate:
     card = load_card(run / "bundle")
     network = load_network(run / "bundle", card)
     samples = [item for item in read_manifest(manifest) if item.split == "val" and item.mask]
-    dataset = load_dataset(samples, manifest.parent, card.preprocess, masks=True)
+    dataset = load_dataset(samples, manifest.parent, card.preprocess, masks=("val",))
     assert dataset.masks is not None
     hits = []
     with torch.inference_mode():
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
     given = parser.parse_args()
     sides = sides_of_fold(read_manifest(given.manifest), given.fold, SHARE, seed=0)
-    inner = given.manifest.with_name(f"{given.manifest.stem}-inner.csv")
+    inner = given.manifest.with_name(f"{given.manifest.stem}-inner-of-{given.fold}.csv")
     write_manifest([dataclasses.replace(item, fold="") for item in sides if item.split != "test"], inner)
     heads = (
         "figshare, slices: type right",
@@ -107,7 +107,7 @@ def main() -> None:
     )
     print(f"| | {' | '.join(heads)} |\n|---|{'---|' * len(heads)}")
     for name in given.only:
-        run = given.out / name.replace(" ", "-").replace(",", "")
+        run = given.out / f"fold{given.fold}-epochs{given.epochs}" / name.replace(" ", "-").replace(",", "")
         if not (run / "predictions.csv").is_file():
             resume = (run / "config.json").is_file()
             order = Order(inner, run, settings_of(VARIANTS[name], given.epochs), given.weights, resume=resume)

@@ -101,6 +101,7 @@ def main(run: Path, licence: Path) -> None:
         by_class=[(CLASS_TITLES[key], [row[head] for head in BY_CLASS]) for key, row in table.by_class.items()],
         sources=by_source(evaluation),
         levels=evaluation.levels,
+        cells=card.preprocess.size // (16 if card.network.dilated else 32),
         classes=table.classes,
         confusion=table.confusion.tolist(),
     )

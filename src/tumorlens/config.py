@@ -36,14 +36,19 @@ class PreprocessSettings(Settings):
 
 
 class NetworkSettings(Settings):
-    """What of the network is to choose; travels in the bundle."""
+    """What of the network is to choose."""
 
     dilated: bool = False
     """Keep the last stage at the resolution of the one before (its stride becomes dilation: Yu et al., Dilated Residual
     Networks, CVPR 2017): evidence maps of 14 x 14 instead of 7 x 7 at 224 pixels, for half as much computing again."""
+
+
+class Architecture(NetworkSettings):
+    """What a network needs to be built again; travels in the bundle."""
+
     strides: Literal["v1", "v1.5"] = "v1.5"
-    """Whether a stage's stride stands in the first 1x1 convolution (v1: Keras) or in the 3x3 (v1.5: torchvision); the
-    initial weights decide."""
+    """Whether a stage's stride stands in the first 1x1 convolution (v1: Keras) or in the 3x3 (v1.5: torchvision): what
+    the initial weights were trained with."""
 
 
 class AugmentSettings(Settings):
@@ -186,6 +191,8 @@ def load_settings(preset: str) -> TrainSettings:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
+        if not where:  # settings that do not go together
+            raise TumorlensError(f"preset {preset!r}: {first['msg'].removeprefix('Value error, ')}") from error
         raise TumorlensError(
             f"preset {preset!r}: {where} = {first['input']!r} is not allowed: {first['msg']}"
         ) from error

@@ -10,7 +10,7 @@ from typing import Any
 from tumorlens.data.manifest import read_manifest
 from tumorlens.data.predictions import read_predictions, write_predictions
 from tumorlens.data.split_record import verified_split
-from tumorlens.data.splits import fold_names
+from tumorlens.data.splits import fold_names, sides_of_fold
 from tumorlens.errors import SplitError
 from tumorlens.evaluate.evaluation import Evaluation, estimates_json, evaluate_run, save_metrics
 from tumorlens.evaluate.folds import save_folds
@@ -18,7 +18,7 @@ from tumorlens.evaluate.report import write_report
 from tumorlens.model.bundle import load_card, write_card
 from tumorlens.records import CLASSES, Prediction
 from tumorlens.runtime.export import export_bundle
-from tumorlens.train.recipe import Order, Reporter, train
+from tumorlens.train.recipe import VAL_SHARE, Order, Reporter, check_unseen, train
 from tumorlens.train.run import CONFIG, check_same, describe, write_config
 
 
@@ -69,6 +69,7 @@ def cross_validate(order: Order, reporter: Reporter, folds: Sequence[str] = ()) 
 
     Raises:
         SplitError: the manifest has no folds, or they are not those that its record was written for.
+            Or the initial weights have learned from patients that a fold tests or validates.
         RunError: a fold that is there was trained on other data, settings or weights.
     """
     samples = read_manifest(order.manifest)
@@ -81,6 +82,9 @@ def cross_validate(order: Order, reporter: Reporter, folds: Sequence[str] = ()) 
             f"{order.manifest}: folds there are {', '.join(known) or 'none'}, wanted {', '.join(chosen) or 'all'}. "
             "Run `tumorlens data split MANIFEST --folds 5` first"
         )
+    if order.weights is not None:
+        for fold in chosen:  # before hours are spent on the first
+            check_unseen(order.weights, sides_of_fold(samples, fold, VAL_SHARE, order.settings.seed))
     pooled: list[Prediction] = []
     for fold in chosen:
         run = order.out / fold_folder(fold)

@@ -22,7 +22,7 @@ torch = pytest.importorskip("torch", reason="needs the extra `train`")
 import h5py  # noqa: E402
 
 from tests.conftest import TINY  # noqa: E402
-from tumorlens.config import NetworkSettings  # noqa: E402
+from tumorlens.config import Architecture  # noqa: E402
 from tumorlens.errors import TumorlensError  # noqa: E402
 from tumorlens.model import keras_weights  # noqa: E402
 from tumorlens.model.blocks import BLOCKS_PER_LAYER  # noqa: E402
@@ -178,7 +178,7 @@ def test_moving_strides_there_and_back() -> None:
 
 
 def test_a_dilated_stage_has_no_stride_to_move() -> None:
-    network = TumorNet(4, layers=TINY, settings=NetworkSettings(dilated=True))
+    network = TumorNet(4, layers=TINY, settings=Architecture(dilated=True))
     move_strides(network.body)
     assert network.feature_map(torch.zeros(1, 1, 64, 64)).shape == (1, 2048, 4, 4)
     assert network.block("layer3[0]").conv1.stride == (2, 2)

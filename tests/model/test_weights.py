@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="needs the extra `train`")
 from safetensors.torch import save_file  # noqa: E402
 
 from tests.conftest import TINY  # noqa: E402
-from tumorlens.config import NetworkSettings, PreprocessSettings  # noqa: E402
+from tumorlens.config import Architecture, PreprocessSettings  # noqa: E402
 from tumorlens.data.predictions import write_predictions  # noqa: E402
 from tumorlens.errors import BundleError, RunError, TumorlensError  # noqa: E402
 from tumorlens.model.bundle import CARD, WEIGHTS, Card, write_card  # noqa: E402
@@ -136,7 +136,7 @@ def run(tmp_path: Path) -> Path:
     write_card(
         folder / "bundle",
         Card(name="run", created="", tumorlens_version="0", classes=CLASSES, preprocess=PreprocessSettings(),
-             network=NetworkSettings(strides="v1")),
+             network=Architecture(strides="v1")),
     )  # fmt: skip
     groups = [("a", "train"), ("a", "train"), ("similar:b", "train"), ("file:c.png", "val"), ("d", "test"), ("e", ""),
               ("", "train")]  # fmt: skip

@@ -1,5 +1,6 @@
 """The frozen stages, computed once: the same numbers, masks that follow, a store that is bounded and can be deleted."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 torch = pytest.importorskip("torch", reason="needs the extra `train`")
 
 from tests.conftest import TINY  # noqa: E402
-from tumorlens.config import StageSettings, TrainSettings  # noqa: E402
+from tumorlens.config import Architecture, StageSettings, TrainSettings  # noqa: E402
 from tumorlens.data.dataset import SliceDataset, load_dataset  # noqa: E402
 from tumorlens.data.manifest import read_manifest  # noqa: E402
 from tumorlens.errors import TrainingError  # noqa: E402
@@ -24,19 +25,21 @@ def settings(masked_settings: TrainSettings) -> TrainSettings:
     plan = masked_settings.finetune.model_copy(
         update={"first_layer": "layer4", "cached_views": 2, "stages": (StageSettings(epochs=3, size=64),)}
     )
-    return masked_settings.model_copy(update={"finetune": plan})
+    # Noise is drawn for a batch as a whole: without it, a view can be computed again in other batches.
+    augment = masked_settings.augment.model_copy(update={"noise": 0.0})
+    return masked_settings.model_copy(update={"finetune": plan, "augment": augment})
 
 
 @pytest.fixture
 def dataset(masked_manifest: Path, settings: TrainSettings) -> SliceDataset:
     samples = read_manifest(masked_manifest)
-    return load_dataset(samples, masked_manifest.parent, settings.preprocess, masks=True)
+    return load_dataset(samples, masked_manifest.parent, settings.preprocess, masks=("train", "val", "test"))
 
 
 @pytest.fixture
 def network(settings: TrainSettings) -> TumorNet:
     torch.manual_seed(0)
-    return TumorNet(4, layers=TINY, settings=settings.network).eval()
+    return TumorNet(4, layers=TINY, settings=Architecture(dilated=True)).eval()
 
 
 @pytest.fixture(autouse=True)
@@ -108,24 +111,45 @@ def test_an_interrupted_store_leaves_nothing(
     assert list(folder.iterdir()) == []
 
 
-def test_a_run_on_the_store_learns_and_can_be_resumed(
+def test_a_run_on_the_store_learns_and_is_resumed(
     masked_manifest: Path, settings: TrainSettings, tmp_path: Path
 ) -> None:
-    messages: list[str] = []
-    paths = train(
-        Order(masked_manifest, tmp_path / "run", settings, None, layers=TINY), Reporter(message=messages.append)
-    )
-    assert paths.predictions.is_file()
-    rows = [line for line in paths.history.read_text().splitlines() if line]
-    assert len(rows) == 4
-    losses = [float(row.split(",")[1]) for row in rows[1:]]
-    assert np.isfinite(losses).all() and losses[-1] < losses[0]
-    paths.predictions.unlink()
-    before = (paths.bundle / "weights.safetensors").read_bytes()
-    train(Order(masked_manifest, tmp_path / "run", settings, None, resume=True, layers=TINY))
-    assert (paths.bundle / "weights.safetensors").read_bytes() == before
+    straight = train(Order(masked_manifest, tmp_path / "straight", settings, None, layers=TINY))
+    rows = straight.history.read_text().splitlines()[1:]
+    losses = [float(row.split(",")[1]) for row in rows]
+    assert len(losses) == 3 and np.isfinite(losses).all() and losses[-1] < losses[0]
+    order = Order(masked_manifest, tmp_path / "stopped", settings, None, layers=TINY)
+    stages: list[str] = []
+
+    def watch(stage: str, done: int, total: int) -> None:
+        stages.append(f"{stage} {done}")
+
+    with pytest.raises(KeyboardInterrupt):
+        train(order, Reporter(progress=watch, should_stop=lambda: stages[-1:] == ["fine-tuning 7"]))
+    train(replace(order, resume=True))
+    for name in ("predictions.csv", "bundle/weights.safetensors"):
+        assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
 
 
 def test_sizes_and_stages_must_fit() -> None:
     with pytest.raises(ValidationError, match=r"cached_views 2 needs frozen stages and one input size"):
         TrainSettings.model_validate({"finetune": {"cached_views": 2, "first_layer": "layer4"}})
+
+
+def test_settings_that_do_not_go_together_are_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tumorlens.cli import main
+
+    (tmp_path / "mine.toml").write_text("[finetune]\ncached_views = 2\n")
+    for extra in (["--finetune.cached-views", "8"], ["--preset", str(tmp_path / "mine.toml")]):
+        assert main(["train", str(tmp_path / "m.csv"), "--out", str(tmp_path / "run"), *extra]) == 1
+        said = capsys.readouterr().err
+        assert "needs frozen stages and one input size" in said and "seed" not in said
+
+
+def test_what_a_killed_run_left_is_removed(
+    network: TumorNet, dataset: SliceDataset, settings: TrainSettings, folder: Path
+) -> None:
+    folder.mkdir()
+    (folder / "abc.999999999.part").write_bytes(b"half")
+    cached_front(network, dataset, settings)
+    assert [path.suffix for path in folder.iterdir()] == [".features"]

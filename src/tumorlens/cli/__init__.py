@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]).replace("_", "-")
+        if not where:  # settings that do not go together
+            return fail(first["msg"].removeprefix("Value error, "))
         return fail(f"--{where} {first['input']!r} is not allowed: {first['msg']}")
     except OSError as error:
         return fail(f"{error.filename or 'file'}: {error.strerror or error}. Check the path and its permissions")

@@ -155,10 +155,13 @@ def _reporter(track: Literal["none", "tensorboard", "mlflow"]) -> Iterator["Repo
     from tumorlens.train.recipe import Reporter
     from tumorlens.train.tracking import tracker
 
+    def message(text: str) -> None:
+        say(f"{time.strftime('%H:%M:%S')}  {text}")
+
     with gentle_interrupt() as wish, progress_bar() as bar:
         yield Reporter(
-            message=lambda text: say(f"{time.strftime('%H:%M:%S')}  {text}"),
+            message=message,
             progress=bar.update,
             should_stop=lambda: bool(wish),
-            track=tracker(track),
+            track=tracker(track, message),
         )

@@ -1,6 +1,6 @@
 """The images of a manifest as one tensor: prepared once, kept as bytes, with their masks where these are wanted."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +52,7 @@ def load_dataset(
     root: Path,
     settings: PreprocessSettings,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-    masks: bool = False,
+    masks: Container[str] = (),
 ) -> SliceDataset:
     """Read and prepare every image of a manifest (about 50 kB of memory each at 224 x 224, twice that with masks).
 
@@ -61,19 +61,19 @@ def load_dataset(
         root: the folder that their paths are relative to.
         settings: the preprocessing, which the bundle will carry.
         on_progress: called with (images read, images in all).
-        masks: whether the tumour masks are read too.
+        masks: the sides of the split whose tumour masks are read too.
 
     Raises:
         InputError: an image or a mask cannot be read, or they do not fit.
     """
     images = np.empty((len(samples), settings.size, settings.size), dtype=np.uint8)
 
-    outlines = np.zeros_like(images) if masks else None
+    outlines = np.zeros_like(images) if any(sample.split in masks for sample in samples) else None
 
     def load(number: int) -> None:
         square, geometry = prepare(read_slice(root, samples[number]), settings)
         images[number] = np.round(square * 255)
-        if outlines is not None:
+        if outlines is not None and samples[number].split in masks:
             mask = read_mask(root, samples[number])
             if mask is not None:
                 outlines[number] = np.round(to_square(mask.astype(np.float32), geometry, settings.size) * 255)

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tumorlens import DISCLAIMER
-from tumorlens.config import NetworkSettings, PreprocessSettings
+from tumorlens.config import Architecture, PreprocessSettings
 from tumorlens.data.manifest import file_hash
 from tumorlens.errors import BundleError
 from tumorlens.model.blocks import LAST_BLOCK
@@ -19,7 +19,8 @@ from tumorlens.model.blocks import LAST_BLOCK
 CARD = "model.json"
 ONNX = "model.onnx"
 WEIGHTS = "weights.safetensors"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_READABLE = (1, 2)  # 1 knew no architecture but the plain one
 
 
 class Card(BaseModel):
@@ -33,7 +34,7 @@ class Card(BaseModel):
     tumorlens_version: str
     classes: tuple[str, ...] = Field(min_length=2)
     preprocess: PreprocessSettings
-    network: NetworkSettings = NetworkSettings()
+    network: Architecture = Architecture()
     explained_block: str = LAST_BLOCK[0]
     temperature: float = Field(default=1.0, gt=0.0)
     training_data: dict[str, Any] = {}
@@ -51,7 +52,9 @@ def write_card(folder: Path, card: Card) -> Card:
         The card as written.
     """
     names = sorted(path.name for path in folder.iterdir() if path.name in (ONNX, WEIGHTS))
-    complete = card.model_copy(update={"files": {name: file_hash(folder / name) for name in names}})
+    complete = card.model_copy(
+        update={"schema_version": SCHEMA_VERSION, "files": {name: file_hash(folder / name) for name in names}}
+    )
     temporary = folder / f"{CARD}.part"
     temporary.write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
     temporary.replace(folder / CARD)
@@ -73,9 +76,9 @@ def load_card(folder: Path, needs: str = "") -> Card:
         raise BundleError(f"{folder}: no model bundle there ({CARD} is missing). Give a bundle folder with --model")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        if data.get("schema_version") != SCHEMA_VERSION:
+        if data.get("schema_version") not in _READABLE:
             raise BundleError(
-                f"{path}: schema_version is {data.get('schema_version')!r}, this version reads {SCHEMA_VERSION}. "
+                f"{path}: schema_version is {data.get('schema_version')!r}, this version reads {_READABLE}. "
                 "Export the model again, or install the matching version of tumorlens"
             )
         card = Card.model_validate(data)

@@ -11,13 +11,13 @@ import torch
 from monai.networks.nets import ResNet
 from torch import nn
 
-from tumorlens.config import NetworkSettings
+from tumorlens.config import Architecture
 from tumorlens.model.blocks import BLOCKS_PER_LAYER, find_block
 
 FEATURES = 2048
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
-_PLAIN = NetworkSettings()
+_PLAIN = Architecture()
 Layout = Literal["v1", "v1.5"]
 PARTS = ("stem", "layer1", "layer2", "layer3", "layer4")
 
@@ -34,7 +34,7 @@ class TumorNet(nn.Module):
         classes: int,
         dropout: float = 0.0,
         layers: tuple[int, ...] = BLOCKS_PER_LAYER,
-        settings: NetworkSettings = _PLAIN,
+        settings: Architecture = _PLAIN,
     ) -> None:
         super().__init__()
         self.body = ResNet(

@@ -1,6 +1,7 @@
 """Where initial weights come from: the hub at a pinned revision and hash, a local file (safetensors or Keras), a former
 run, or nowhere."""
 
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -190,14 +191,15 @@ def _card_layout(weights: Path) -> Layout | None:
     return load_card(weights.parent).network.strides
 
 
-def trained_patients(run: Path) -> set[str]:
-    """The patient groups that a former run learned from or chose its epoch by: those of its `predictions.csv` whose
-    split is train or val.
+def trained_patients(run: Path, sides: Container[str] = ("train", "val")) -> set[str]:
+    """The patient groups that a former run learned from (`train`) or chose its epoch by (`val`), by its
+    `predictions.csv`.
 
     A model that starts from this run must not be tested on them. What the run itself had started from is not followed.
 
     Args:
         run: a run folder, its bundle folder, or the weights file in that, as `resolve` returns it.
+        sides: of that run, whose patients are wanted.
 
     Returns:
         The groups as the run's manifest named them; empty where no `predictions.csv` is there, as for a bare file.
@@ -213,4 +215,4 @@ def trained_patients(run: Path) -> set[str]:
     path = folder / "predictions.csv"
     if not path.is_file():
         return set()
-    return {row.patient_group for row in read_predictions(path) if row.split in ("train", "val") and row.patient_group}
+    return {row.patient_group for row in read_predictions(path) if row.split in sides and row.patient_group}

@@ -108,7 +108,9 @@ def load_checkpoint(
         for number, parameter in enumerate(_parameters(optimizer)):
             momentum = tensors.get(f"momentum.{number}")
             if momentum is not None:
-                optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)
+                # Laid out like its weights: the fused step goes through both as they lie in memory.
+                kept = torch.empty_like(parameter, memory_format=torch.preserve_format).copy_(momentum)
+                optimizer.state[parameter]["momentum_buffer"] = kept
     return Progress(**state["progress"])
 
 

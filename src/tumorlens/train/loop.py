@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 
 from tumorlens.errors import TrainingError
+from tumorlens.train.accidents import is_out_of_memory
 from tumorlens.train.checkpoint import Progress
 
 
@@ -115,14 +116,14 @@ def _step(task: Task, optimizer: torch.optim.Optimizer, epoch: int, step: int, r
             )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
+        optimizer.step()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         raise TrainingError(
             f"memory ran out in epoch {epoch + 1}, step {step + 1} ({str(error).splitlines()[0]}). Take a smaller "
             "--batch-size or smaller pictures, or free memory and continue with --resume"
         ) from error
-    optimizer.step()
     task.updated(epoch, step)
     return value
 

@@ -24,11 +24,13 @@ from tumorlens.data.dataset import SliceDataset
 from tumorlens.errors import TrainingError
 from tumorlens.model.network import TumorNet
 from tumorlens.train import augment
+from tumorlens.train.device import choose_precision
 from tumorlens.train.seeds import mix_seed
 
 #: Names the folder of the stores; the user's cache folder by default.
 FOLDER = "TUMORLENS_CACHE"
 _BATCH = 32
+_VERSION = 1  # of what is stored and how pictures are augmented: a change of either must not meet an old store
 _SUFFIX = ".features"
 
 
@@ -171,6 +173,7 @@ def _fill(
                     values = engine(images).to(torch.bfloat16).contiguous()
                     file.write(values.view(torch.int16).numpy().tobytes())
                     on_progress(view * len(dataset) + int(index[-1]) + 1, (views + 1) * len(dataset))
+            os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         raise TrainingError(
@@ -182,13 +185,22 @@ def _fill(
 
 
 def _make_room(folder: Path, allowed_gb: float) -> None:
-    """Delete the stores that were unused for longest until the others fit."""
+    """Delete what killed runs left, and the stores that were unused for longest until the others fit."""
+    for path in folder.glob("*.part"):
+        if not Path(f"/proc/{path.stem.rpartition('.')[2]}").exists():
+            path.unlink(missing_ok=True)
     stores = sorted(folder.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_mtime, reverse=True)
     total = 0.0
     for path in stores:
         total += path.stat().st_size / 1e9
         if total > allowed_gb:
             path.unlink(missing_ok=True)
+
+
+def _engine_version() -> str:
+    from importlib.metadata import version
+
+    return version("openvino")
 
 
 def _key(network: TumorNet, dataset: SliceDataset, settings: TrainSettings) -> str:
@@ -199,13 +211,16 @@ def _key(network: TumorNet, dataset: SliceDataset, settings: TrainSettings) -> s
             digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
     digest.update(dataset.images.numpy().tobytes())
     plan = settings.finetune
+    device = next(network.parameters()).device
     facts: dict[str, Any] = {
+        "version": (_VERSION, torch.__version__, _engine_version()),
+        "device": device.type,
+        "strides": [module.stride for module in network.body.modules() if isinstance(module, nn.Conv2d)],
+        "precision": str(choose_precision(settings.precision, device)),
         "augment": settings.augment.model_dump(),
-        "network": settings.network.model_dump(),
         "seed": settings.seed,
         "first": plan.first_layer,
         "views": plan.cached_views,
-        "precision": settings.precision,
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())
     return digest.hexdigest()[:32]

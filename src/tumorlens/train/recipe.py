@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from scipy.special import softmax
 
 import tumorlens
-from tumorlens.config import NetworkSettings, TrainSettings
+from tumorlens.config import Architecture, FineTuneSettings, HeadSettings, TrainSettings
 from tumorlens.data.dataset import SliceDataset, load_dataset
 from tumorlens.data.manifest import check_files, read_manifest
 from tumorlens.data.predictions import write_predictions
@@ -27,6 +27,7 @@ from tumorlens.model.bundle import WEIGHTS, Card, write_card
 from tumorlens.model.network import PARTS, TumorNet, freeze_before
 from tumorlens.model.weights import load_backbone, stride_layout, trained_patients
 from tumorlens.records import CLASSES, Prediction, Sample
+from tumorlens.train.accidents import said_clearly
 from tumorlens.train.calibrate import fit_temperature
 from tumorlens.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from tumorlens.train.device import choose_device, choose_precision
@@ -78,6 +79,7 @@ def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
 
     Raises:
         ManifestError, SplitError, RunError, CheckpointError, InputError: what was wrong with what was given.
+        TrainingError: the loss is no number any more, or memory or disk came to an end; `resume` goes on.
         KeyboardInterrupt: `should_stop` said so; the checkpoint holds everything up to the last step.
     """
     reporter = reporter or Reporter()
@@ -91,7 +93,7 @@ def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
         order.manifest.parent,
         settings.preprocess,
         lambda done, n: reporter.progress("reading", done, n),
-        masks=settings.finetune.uses_masks,
+        masks=("train",) if settings.finetune.uses_masks else (),
     )
     config = describe(order.manifest, settings, order.fold, order.weights, split)
     paths = open_run(order.out, config, order.resume)
@@ -99,9 +101,11 @@ def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
     front = _front(network, dataset, settings, reporter) if settings.finetune.cached_views else None
     computer = Computer(network, device, precision, front)
     _announce(dataset, settings, device, precision, split, reporter)
-    fit(computer, dataset, settings, paths, order.resume, reporter)
-    load_checkpoint(paths.best, network, None, owner(settings))
-    _finish(computer, dataset, settings, paths, order, split, reporter)
+    with said_clearly("training"):
+        fit(computer, dataset, settings, paths, order.resume, reporter)
+    with said_clearly("predicting every image"):
+        load_checkpoint(paths.best, network, None, owner(settings))
+        _finish(computer, dataset, settings, paths, order, split, reporter)
     return paths
 
 
@@ -120,8 +124,10 @@ def fit(
     if not resumed:
         _fit_head(computer, train_side, val_side, settings, reporter)
     task = FineTuneTask(computer, train_side, val_side, settings)
-    optimizer = _sgd([network, *task.beside.values()], settings, settings.finetune.learning_rate)
+    optimizer = _sgd([network, *task.beside.values()], settings, settings.finetune)
     progress = load_checkpoint(paths.last, network, optimizer, owner(settings), task.beside) if resumed else Progress()
+    if progress.history:
+        _write_history(paths.history, progress)  # a run may have been killed before it came to that
     saved = time.monotonic()
 
     def save_last(now: Progress) -> None:
@@ -180,17 +186,35 @@ def _initial_network(order: Order, samples: Sequence[Sample]) -> TumorNet:
     settings = order.settings
     with torch.random.fork_rng(devices=[]):  # new layers are drawn from the seed; the caller's state stays
         torch.manual_seed(mix_seed(settings.seed, 0))
-        network = TumorNet(len(CLASSES), settings.dropout, order.layers, network_settings(order))
+        network = TumorNet(len(CLASSES), settings.dropout, order.layers, architecture(order))
     if order.weights is not None:
+        check_unseen(order.weights, samples)
         load_backbone(network, order.weights)
-        tested = {sample.patient_group for sample in samples if sample.split == "test"}
-        seen = sorted(tested & trained_patients(order.weights))
-        if seen:
-            raise SplitError(
-                f"{order.weights}: that run learned from {len(seen)} of the {len(tested)} patients that are to be "
-                f"tested now, first: {', '.join(seen[:3])}. Keep its manifest and fold, or start from other weights"
-            )
     return network
+
+
+def check_unseen(weights: Path, samples: Sequence[Sample]) -> None:
+    """Make sure that a former run, whose weights are to be trained on, did not learn from what is now kept apart.
+
+    Known are the patients in that run's predictions.csv alone: a bare weights file says nothing, nor does a run say
+    what the run before it had learned from; and pictures without a patient id cannot be followed.
+
+    Args:
+        weights: the initial weights.
+        samples: with their sides now.
+
+    Raises:
+        SplitError: a patient who is tested or validated now was trained on or validated there.
+    """
+    seen: set[str] = set()
+    for side, former in (("test", ("train", "val")), ("val", ("train",))):
+        seen |= trained_patients(weights, former) & {item.patient_group for item in samples if item.split == side}
+    found = sorted(group for group in seen if not group.startswith(("similar:", "file:")))
+    if found:
+        raise SplitError(
+            f"{weights}: that run learned from {len(found)} of the patients that are to be validated or tested now, "
+            f"first: {', '.join(found[:3])}. Keep its manifest, fold and seed, or start from other weights"
+        )
 
 
 def _front(network: TumorNet, dataset: SliceDataset, settings: TrainSettings, reporter: Reporter) -> CachedFront:
@@ -202,9 +226,9 @@ def _front(network: TumorNet, dataset: SliceDataset, settings: TrainSettings, re
     return cached_front(network, dataset, settings, on_progress)
 
 
-def network_settings(order: Order) -> NetworkSettings:
+def architecture(order: Order) -> Architecture:
     """What the settings ask of the network, with the strides that the initial weights need."""
-    return order.settings.network.model_copy(update={"strides": stride_layout(order.weights)})
+    return Architecture(**order.settings.network.model_dump(), strides=stride_layout(order.weights))
 
 
 def _fit_head(
@@ -218,7 +242,7 @@ def _fit_head(
     if settings.head.epochs == 0:
         return
     task = HeadTask(computer, train_side, val_side, settings)
-    optimizer = _sgd([computer.network], settings, settings.head.learning_rate)
+    optimizer = _sgd([computer.network], settings, settings.head)
     hooks = Hooks(
         on_step=lambda now, done, total: reporter.progress("head phase", done, total),
         should_stop=reporter.should_stop,
@@ -227,9 +251,12 @@ def _fit_head(
     reporter.message(f"head phase: validation accuracy {progress.history[-1]['val_accuracy']:.3f}")
 
 
-def _sgd(modules: Sequence[torch.nn.Module], settings: TrainSettings, rate: float) -> torch.optim.SGD:
+def _sgd(
+    modules: Sequence[torch.nn.Module], settings: TrainSettings, phase: HeadSettings | FineTuneSettings
+) -> torch.optim.SGD:
     """One group for each stage and kind: norms and biases do not decay, earlier stages may learn more slowly."""
     stages = list(reversed(PARTS))
+    factor, decay = (1.0, 1.0) if isinstance(phase, HeadSettings) else (phase.head_factor, phase.layer_decay)
     groups: dict[tuple[int, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in (pair for module in modules for pair in module.named_parameters()):
         if parameter.requires_grad:
@@ -241,11 +268,11 @@ def _sgd(modules: Sequence[torch.nn.Module], settings: TrainSettings, rate: floa
             {
                 "params": parameters,
                 "weight_decay": settings.weight_decay if decays else 0.0,
-                "scale": settings.finetune.head_factor if depth == HEAD else settings.finetune.layer_decay**depth,
+                "scale": factor if depth == HEAD else decay**depth,
             }
             for (depth, decays), parameters in groups.items()
         ],
-        lr=rate,
+        lr=phase.learning_rate,
         momentum=settings.momentum,
         nesterov=settings.momentum > 0,
         fused=True,
@@ -282,10 +309,12 @@ def _announce(
 
 
 def _write_history(path: Path, progress: Progress) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
+    temporary = path.with_suffix(".part")
+    with temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(progress.history[0]))
         writer.writeheader()
         writer.writerows(progress.history)
+    temporary.replace(path)
 
 
 def _finish(
@@ -314,7 +343,7 @@ def _finish(
         tumorlens_version=tumorlens.__version__,
         classes=CLASSES,
         preprocess=settings.preprocess,
-        network=network_settings(order),
+        network=architecture(order),
         temperature=temperature,
         training_data={**_data_summary(dataset.samples), "split": split},
         initial_weights=order.weights.name if order.weights else "random",

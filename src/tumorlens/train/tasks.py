@@ -69,7 +69,7 @@ class Computer:
     def _last_map(self, dataset: SliceDataset, index: torch.Tensor) -> torch.Tensor:
         if self.front is None:
             return self.network.feature_map(self.pictures(dataset.images, index))
-        values = self.front.still(dataset, index).to(self.device)
+        values = self.front.still(dataset, index).to(self.device, self.precision)
         return self.network.last_maps_after(values, self.front.first)[1]
 
     @torch.inference_mode()
@@ -172,8 +172,8 @@ class FineTuneTask:
         index = self._order[1][step]
         labels = self._train.labels[index].to(computer.device)
         seed = mix_seed(settings.seed, 3, epoch, step)
+        train_mode(computer.network, self._frozen)  # first: the frozen stages must not follow the batch
         values, plan = self._inputs(index, epoch, seed)
-        train_mode(computer.network, self._frozen)
         devices = [computer.device] if computer.device.type == "cuda" else []
         # Dropout draws from the global generator: fork it, so that a step is repeatable and the caller's state stays.
         with torch.random.fork_rng(devices=devices), autocast(computer.device, computer.precision):
@@ -201,7 +201,7 @@ class FineTuneTask:
         computer = self._computer
         if computer.front is not None:
             values, plan = computer.front.view(self._train, index, epoch)
-            return values.to(computer.device), plan
+            return values.to(computer.device, computer.precision), plan
         plan = augment.draw(len(index), self._settings.augment, torch.Generator().manual_seed(seed))
         images = augment.apply(computer.pictures(self._train.images, index), plan, self._sizes[epoch])
         with autocast(computer.device, computer.precision):

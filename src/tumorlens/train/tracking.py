@@ -13,11 +13,11 @@ Tracker = Callable[[Path, Mapping[str, float]], None]
 _MLFLOW_RUN = "mlflow.json"
 
 
-def tracker(name: Name) -> Tracker:
-    """The callback that writes to a tracker.
+def tracker(name: Name, complain: Callable[[str], None] = lambda text: None) -> Tracker:
+    """The callback that writes to a tracker. When a row cannot be written, it complains once, and training goes on.
 
     Raises:
-        TumorlensError: the tracker's package is not installed.
+        TumorlensError: the tracker's package is not installed, or MLflow's store cannot be opened.
     """
     if name == "none":
         return lambda folder, row: None
@@ -25,15 +25,35 @@ def tracker(name: Name) -> Tracker:
         if name == "tensorboard":
             import torch.utils.tensorboard  # noqa: F401 (only whether it is there)
 
-            return _to_tensorboard
+            return _forgiving(_to_tensorboard, complain)
         import mlflow  # noqa: F401
-
-        return _to_mlflow
     except ImportError as error:
         raise TumorlensError(
             f"--track {name}: its package is not installed ({error}). Run `pip install tumorlens[track]`, or leave "
             "--track out: history.csv has the same figures"
         ) from error
+    try:
+        _experiment()
+    except Exception as error:  # MLflow's stores raise whatever their drivers do
+        raise TumorlensError(
+            f"--track mlflow: its store cannot be opened ({str(error).splitlines()[0]}). Name a server in "
+            "MLFLOW_TRACKING_URI, or leave --track out: history.csv has the same figures"
+        ) from error
+    return _forgiving(_to_mlflow, complain)
+
+
+def _forgiving(track: Tracker, complain: Callable[[str], None]) -> Tracker:
+    said: list[str] = []
+
+    def tried(folder: Path, row: Mapping[str, float]) -> None:
+        try:
+            track(folder, row)
+        except Exception as error:  # a tracker must not cost the training
+            if not said:
+                said.append(str(error))
+                complain(f"the tracker failed and is tried again after each epoch: {str(error).splitlines()[0]}")
+
+    return tried
 
 
 def _to_tensorboard(folder: Path, row: Mapping[str, float]) -> None:
@@ -56,10 +76,17 @@ def _to_mlflow(folder: Path, row: Mapping[str, float]) -> None:
     if note.is_file():
         run = str(json.loads(note.read_text(encoding="utf-8"))["run_id"])
     else:
-        experiment = client.get_experiment_by_name("tumorlens")
-        number = experiment.experiment_id if experiment else client.create_experiment("tumorlens")
-        run = client.create_run(number, run_name=folder.resolve().name).info.run_id
+        run = client.create_run(_experiment(), run_name=folder.resolve().name).info.run_id
         note.write_text(json.dumps({"run_id": run}) + "\n", encoding="utf-8")
     for key, value in row.items():
         if key != "epoch":
             client.log_metric(run, key, value, step=int(row["epoch"]))
+
+
+def _experiment() -> str:
+    """The id of MLflow's experiment `tumorlens`, made where there is none."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    found = client.get_experiment_by_name("tumorlens")
+    return str(found.experiment_id if found else client.create_experiment("tumorlens"))

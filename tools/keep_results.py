@@ -28,7 +28,7 @@ def main(source: Path, out: Path) -> None:
             writer.writeheader()
             for row in rows:
                 # Where the images lay is nobody's business; below the name of their set it is.
-                before, found, after = row["input"].rpartition(f"/{row['source']}/")
+                _, found, after = row["input"].rpartition(f"/{row['source']}/")
                 writer.writerow({**row, "input": f"{row['source']}/{after}" if found else Path(row["input"]).name})
 
 

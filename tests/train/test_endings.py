@@ -17,7 +17,7 @@ from tumorlens.errors import CheckpointError, SplitError, TrainingError  # noqa:
 from tumorlens.model.network import TumorNet  # noqa: E402
 from tumorlens.train.checkpoint import Progress, load_checkpoint, save_checkpoint  # noqa: E402
 from tumorlens.train.loop import Hooks, LoopSettings, run_loop  # noqa: E402
-from tumorlens.train.recipe import Order, Reporter, train  # noqa: E402
+from tumorlens.train.recipe import Order, train  # noqa: E402
 from tumorlens.train.run import RunPaths  # noqa: E402
 
 CHILD = """
@@ -50,17 +50,35 @@ def run_until(line: str, manifest: Path, out: Path, settings: TrainSettings) -> 
         return child.wait()
 
 
+AVERAGED = ({"first_layer": "all"}, 3, ("head phase 7", "fine-tuning 8", "best epoch"))
+FROZEN = ({"first_layer": "layer2", "averaging": 0.0}, 0, ("epoch 1/", "fine-tuning 13"))
+
+
+@pytest.mark.parametrize(("plan", "head", "lines"), [AVERAGED, FROZEN], ids=["averaged", "frozen-stem"])
 def test_a_killed_run_ends_like_one_that_was_not(
-    masked_manifest: Path, masked_settings: TrainSettings, tmp_path: Path
+    masked_manifest: Path,
+    masked_settings: TrainSettings,
+    tmp_path: Path,
+    plan: dict[str, object],
+    head: int,
+    lines: tuple[str, ...],
 ) -> None:
-    train(Order(masked_manifest, tmp_path / "straight", masked_settings, None, layers=TINY))
-    killed = tmp_path / "killed"
-    for line in ("head phase 7", "fine-tuning 8", "fine-tuning 16", "best epoch"):
-        assert run_until(line, masked_manifest, killed, masked_settings) == -signal.SIGKILL
-        assert not RunPaths(killed).predictions.exists()
-    assert run_until("", masked_manifest, killed, masked_settings) == 0
+    settings = masked_settings.model_copy(
+        update={
+            "finetune": masked_settings.finetune.model_copy(update=plan),
+            "head": masked_settings.head.model_copy(update={"epochs": head}),
+        }
+    )
+    straight = train(Order(masked_manifest, tmp_path / "straight", settings, None, layers=TINY))
+    killed = RunPaths(tmp_path / "killed")
+    for line in lines:
+        assert run_until(line, masked_manifest, killed.folder, settings) == -signal.SIGKILL
+        assert not killed.predictions.exists()
+    assert run_until("", masked_manifest, killed.folder, settings) == 0
     for name in ("predictions.csv", "bundle/weights.safetensors"):
-        assert (tmp_path / "straight" / name).read_bytes() == (killed / name).read_bytes()
+        assert (straight.folder / name).read_bytes() == (killed.folder / name).read_bytes()
+    rows = [[row.rsplit(",", 1)[0] for row in run.history.read_text().splitlines()] for run in (straight, killed)]
+    assert rows[0] == rows[1]  # but for the seconds
 
 
 class Quadratic:
@@ -95,7 +113,12 @@ class Quadratic:
         (float("nan"), r"loss is nan in epoch 2, step 3.*learning-rate"),
         (float("inf"), "loss is inf"),
         (MemoryError("no room"), r"memory ran out in epoch 2, step 3 \(no room\).*batch-size"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "memory ran out"),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+            ),
+            "memory ran out",
+        ),
         (torch.OutOfMemoryError("CUDA out of memory."), "memory ran out"),
     ],
 )
@@ -112,9 +135,9 @@ def test_an_accident_ends_in_a_sentence_and_keeps_the_last_good_weights(accident
 
 
 def test_another_error_is_not_called_a_lack_of_memory() -> None:
-    with pytest.raises(RuntimeError, match="shapes"):
+    with pytest.raises(RuntimeError, match="illegal memory access"):
         run_loop(
-            task := Quadratic(RuntimeError("shapes do not fit")),
+            task := Quadratic(RuntimeError("CUDA error: an illegal memory access")),
             torch.optim.SGD([task.weight], lr=0.1), LoopSettings(0.1), Progress(), Hooks(),
         )  # fmt: skip
 
@@ -135,6 +158,22 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pyte
     assert load_checkpoint(path, network, None, "me").epoch == 3
 
 
+def test_a_full_disk_at_the_very_end_is_a_sentence(
+    masked_manifest: Path, masked_settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tumorlens.train import recipe
+
+    def full(*rest: object) -> None:
+        raise OSError(28, "No space left on device", "predictions.part")
+
+    order = Order(masked_manifest, tmp_path / "run", masked_settings, None, layers=TINY)
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe, "write_predictions", full)
+        with pytest.raises(TrainingError, match=r"predictions\.part: .*predicting every image.*--resume"):
+            train(order)
+    assert train(replace(order, resume=True)).predictions.is_file()
+
+
 def test_a_former_run_that_knows_the_tested_patients_is_refused(
     masked_manifest: Path, masked_settings: TrainSettings, tmp_path: Path
 ) -> None:
@@ -146,4 +185,8 @@ def test_a_former_run_that_knows_the_tested_patients_is_refused(
     text = masked_manifest.read_text().replace(",test,", ",x,").replace(",train,", ",test,").replace(",x,", ",train,")
     other.write_text(text)
     with pytest.raises(SplitError, match="that run learned from"):
-        train(replace(Order(other, tmp_path / "other", settings, weights, layers=TINY)), Reporter())
+        train(Order(other, tmp_path / "other", settings, weights, layers=TINY))
+    text = masked_manifest.read_text().replace(",val,", ",x,").replace(",train,", ",val,").replace(",x,", ",train,")
+    other.write_text(text)
+    with pytest.raises(SplitError, match="validated or tested now"):
+        train(Order(other, tmp_path / "other", settings, weights, layers=TINY))

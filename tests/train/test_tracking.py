@@ -40,6 +40,21 @@ def test_mlflow_goes_on_in_the_same_run(tmp_path: Path, monkeypatch: pytest.Monk
     assert [(item.step, item.value) for item in history] == [(0, 1.5), (1, 1.0)]
 
 
+def test_a_store_that_cannot_be_opened_is_said_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "abacus://nowhere")
+    with pytest.raises(TumorlensError, match=r"store cannot be opened.*MLFLOW_TRACKING_URI"):
+        tracker("mlflow")
+
+
+def test_a_failing_tracker_does_not_cost_the_training(tmp_path: Path) -> None:
+    said: list[str] = []
+    track = tracker("tensorboard", said.append)
+    (tmp_path / "tensorboard").write_text("in the way")
+    for row in ROWS:
+        track(tmp_path, row)
+    assert len(said) == 1 and "the tracker failed" in said[0]
+
+
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 

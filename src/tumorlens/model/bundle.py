@@ -52,9 +52,8 @@ def write_card(folder: Path, card: Card) -> Card:
         The card as written.
     """
     names = sorted(path.name for path in folder.iterdir() if path.name in (ONNX, WEIGHTS))
-    complete = card.model_copy(
-        update={"schema_version": SCHEMA_VERSION, "files": {name: file_hash(folder / name) for name in names}}
-    )
+    files = {name: file_hash(folder / name) for name in names}
+    complete = card.model_copy(update={"schema_version": SCHEMA_VERSION, "files": files})
     temporary = folder / f"{CARD}.part"
     temporary.write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
     temporary.replace(folder / CARD)

@@ -39,6 +39,6 @@ def said_clearly(doing: str) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
         raise TrainingError(
-            f"{where}a file cannot be written or read while {doing} ({error}). Free space or mend the permissions, then "
-            "continue with --resume; the last checkpoint is kept"
+            f"{where}a file cannot be written or read while {doing} ({error}). Free space or mend the permissions, and "
+            "continue with --resume: the last checkpoint is kept"
         ) from error

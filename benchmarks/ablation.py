@@ -11,23 +11,17 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-
-from tumorlens.bootstrap import PatientBootstrap
 from tumorlens.config import TrainSettings, load_settings
-from tumorlens.data.dataset import load_dataset
 from tumorlens.data.manifest import read_manifest, write_manifest
 from tumorlens.data.predictions import read_predictions
 from tumorlens.data.splits import sides_of_fold
 from tumorlens.evaluate.metrics import TUMOURS, collect
 from tumorlens.evaluate.patients import patient_figures
 from tumorlens.evaluate.sources import figures_by_source
-from tumorlens.model.bundle import load_card
-from tumorlens.records import Estimate
-from tumorlens.runtime.export import load_network
+from tumorlens.runtime.export import export_bundle
 from tumorlens.train.recipe import Order, Reporter, train
+
+from pointing import score  # isort: skip (lies beside this file)
 
 SHARE = 0.25  # of the patients that are not tested
 OFF = {"evidence_weight": 0.0, "cell_weight": 0.0}
@@ -53,36 +47,17 @@ def settings_of(variant: dict[str, dict[str, object]], epochs: int) -> TrainSett
     return TrainSettings.model_validate(values)
 
 
-def pointing(run: Path, manifest: Path) -> Estimate:
-    """How often the peak of Grad-CAM (of the predicted class) lies in the tumour, over validated slices with a mask."""
-    card = load_card(run / "bundle")
-    network = load_network(run / "bundle", card)
-    samples = [item for item in read_manifest(manifest) if item.split == "val" and item.mask]
-    dataset = load_dataset(samples, manifest.parent, card.preprocess, masks=("val",))
-    assert dataset.masks is not None
-    hits = []
-    with torch.inference_mode():
-        for index in dataset.batches(32):
-            maps = network.feature_map(dataset.images[index].unsqueeze(1).float() / 255)
-            evidence, logits = network.evidence(maps), network.classify(network.pool(maps))
-            shares = logits.softmax(dim=1)[..., None, None]
-            chosen = evidence[torch.arange(len(index)), logits.argmax(dim=1)] - (shares * evidence).sum(dim=1)
-            heat = F.interpolate(chosen.clamp(min=0)[:, None], dataset.masks.shape[-2:], mode="bilinear")
-            inside = dataset.masks[index].flatten(1).gather(1, heat.flatten(1).argmax(dim=1, keepdim=True))
-            hits += (inside[:, 0] > 127).tolist()
-    struck = np.array(hits, dtype=np.float64)
-    groups = [item.patient_group for item in samples]
-    return PatientBootstrap(groups).estimate(lambda weights: float(weights @ struck / max(weights.sum(), 1)))
-
-
 def row(run: Path, manifest: Path) -> list[str]:
+    export_bundle(run / "bundle")
+    validated = [item for item in read_manifest(manifest) if item.split == "val"]
+    peak = score(run / "bundle", validated, manifest.parent)["peak"]
     answers = collect([item for item in read_predictions(run / "predictions.csv") if item.split == "val"])
     figshare = answers.of("figshare").only(TUMOURS)
     sources = figures_by_source(answers)
     tumours = sources["figshare"].tumours.slices
     patients = patient_figures(figshare)
     none = sources["tcga_lgg"].against_none.slices
-    cells = [tumours["type_accuracy"], tumours["auc"], patients["accuracy"], none["auc"], pointing(run, manifest)]
+    cells = [tumours["type_accuracy"], tumours["auc"], patients["accuracy"], none["auc"], peak]
     return [str(cell) for cell in cells]
 
 

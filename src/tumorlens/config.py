@@ -120,7 +120,7 @@ class FineTuneSettings(Settings):
     cache_gb: Positive = 20.0
     """Gigabytes that these may take on disk."""
     patience: Annotated[int, Field(ge=1)] = 5
-    """Epochs without a better validation balanced accuracy after which training stops."""
+    """Epochs without a lower validation loss after which training stops."""
 
     @property
     def uses_masks(self) -> bool:

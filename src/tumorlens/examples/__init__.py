@@ -22,14 +22,15 @@ class Example:
         return Path(__file__).parent / f"{self.key}.png"
 
 
-_DRAWN = (
-    "Synthetic: {} drawn into an averaged healthy head. The shipped model learned from scans and tends to call what "
-    "differs from them no tumour, with a high probability. Choose another class below to see what speaks for it."
+_DRAWN = "Synthetic: {} was drawn into an averaged healthy head."
+_MISSED = (
+    _DRAWN + " The shipped model learned from scans and calls it no tumour, with a high probability. Choose another "
+    "class below to see what speaks for it."
 )
 
 EXAMPLES: tuple[Example, ...] = (
-    Example("ring_lesion", "Ring lesion", _DRAWN.format("a ring-enhancing lesion, as gliomas show it, was")),
-    Example("convexity_mass", "Convexity mass", _DRAWN.format("a mass at the skull, as meningiomas show it, was")),
-    Example("sellar_mass", "Sellar mass", _DRAWN.format("a mass in the midline, as pituitary tumours show it, was")),
+    Example("ring_lesion", "Ring lesion", _MISSED.format("a ring-enhancing lesion, as gliomas show it,")),
+    Example("convexity_mass", "Convexity mass", _MISSED.format("a mass at the skull, as meningiomas show it,")),
+    Example("sellar_mass", "Sellar mass", _DRAWN.format("a mass in the midline, as pituitary tumours show it,")),
     Example("healthy_axial", "No lesion", "Synthetic: an averaged healthy head, axial, with a drawn skull."),
 )

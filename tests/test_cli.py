@@ -1,6 +1,7 @@
 """The command line as a user meets it: in process for its logic, as a process for its promises."""
 
 import csv
+import os
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,10 @@ import pytest
 from PIL import Image
 
 from tests.conftest import draw_head, real_path
+from tests.evaluate.made_runs import make_predictions
 from tumorlens.cli import main
+from tumorlens.data.predictions import write_predictions
+from tumorlens.records import CLASSES
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -161,6 +165,36 @@ assert not heavy, heavy
 )
 def test_imports_stay_light(module: str, names: list[str]) -> None:
     subprocess.run([sys.executable, "-c", IMPORTS.format(module=module, names=names)], check=True)
+
+
+WITHOUT_TORCH = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "monai", "safetensors", "onnx", "onnxscript"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Missing())
+from tumorlens.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "says"),
+    [
+        (["evaluate", "RUN"], 0, "report.html"),
+        (["train", "m.csv", "--out", "r"], 1, "Install the extra `train`"),
+        (["crossval", "m.csv", "--out", "r"], 1, "Install the extra `train`"),
+        (["export", "RUN"], 1, "Install the extra `train`"),
+    ],
+)
+def test_commands_without_torch(command: list[str], code: int, says: str, tmp_path: Path) -> None:
+    """What needs no training runs without its libraries; what does says how to get them."""
+    write_predictions(make_predictions(), tmp_path / "predictions.csv", CLASSES)
+    call = [sys.executable, "-c", WITHOUT_TORCH, *(part.replace("RUN", str(tmp_path)) for part in command)]
+    done = subprocess.run(call, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "300"})
+    assert done.returncode == code, done.stdout + done.stderr
+    assert says in done.stdout + done.stderr and "Traceback" not in done.stderr
 
 
 def test_training_survives_ctrl_c_and_resumes(drawn_manifest: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import jinja2
 from tumorlens.data.predictions import read_predictions
 from tumorlens.evaluate.evaluation import Evaluation, evaluate_run
 from tumorlens.evaluate.report import BY_CLASS, OVERALL
-from tumorlens.experiment import card_metrics
+from tumorlens.evaluate.results import card_metrics
 from tumorlens.model.bundle import ONNX, Card, load_card, write_card
 from tumorlens.records import CLASS_TITLES, Estimate
 

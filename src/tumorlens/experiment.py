@@ -5,16 +5,14 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tumorlens.data.manifest import read_manifest
 from tumorlens.data.predictions import read_predictions, write_predictions
 from tumorlens.data.split_record import verified_split
 from tumorlens.data.splits import fold_names, sides_of_fold
 from tumorlens.errors import SplitError
-from tumorlens.evaluate.evaluation import Evaluation, estimates_json, evaluate_run, save_metrics
-from tumorlens.evaluate.folds import save_folds
-from tumorlens.evaluate.report import write_report
+from tumorlens.evaluate.evaluation import Evaluation
+from tumorlens.evaluate.results import card_metrics, evaluate_folder
 from tumorlens.model.bundle import load_card, write_card
 from tumorlens.records import CLASSES, Prediction
 from tumorlens.runtime.export import export_bundle
@@ -36,22 +34,6 @@ def run_experiment(order: Order, reporter: Reporter) -> Evaluation:
     evaluation = evaluate_folder(paths.folder)
     card = load_card(paths.bundle)
     write_card(paths.bundle, card.model_copy(update={"metrics": card_metrics(evaluation)}))
-    return evaluation
-
-
-def evaluate_folder(folder: Path) -> Evaluation:
-    """Evaluate the predictions of a folder; writes report.html and, last, metrics.json beside them.
-
-    A cross-validation's gets folds.csv as well, with a row a fold, their mean and their standard deviation.
-
-    Raises:
-        RunError: no labelled predictions there.
-    """
-    evaluation = evaluate_run(folder)
-    if evaluation.folds:
-        save_folds(evaluation.folds, folder / "folds.csv")
-    write_report(evaluation, folder / "report.html")
-    save_metrics(evaluation, folder / "metrics.json")
     return evaluation
 
 
@@ -106,17 +88,3 @@ def fold_folder(fold: str) -> str:
     """The name of a fold's run folder: `fold` and the fold's name, made safe for every file system."""
     safe = re.sub(r"[^A-Za-z0-9_+.-]", "_", fold)[:60]
     return f"fold{safe}" if safe == fold else f"fold{safe}-{hashlib.sha256(fold.encode()).hexdigest()[:6]}"
-
-
-def card_metrics(evaluation: Evaluation) -> dict[str, Any]:
-    """The test figures that a card carries, with intervals, for slices and patients."""
-    table = evaluation.tables[evaluation.main]
-    return {
-        "split": evaluation.main,
-        "interval": "95 %, percentile bootstrap over patient groups",
-        "overall": estimates_json(table.overall),
-        **evaluation.tumours_json(),
-        "by_class": {name: estimates_json(figures) for name, figures in table.by_class.items()},
-        "leaky_by_slice": evaluation.leaky,
-        "warnings": list(evaluation.warnings),
-    }

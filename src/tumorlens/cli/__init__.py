@@ -9,6 +9,9 @@ from tumorlens.errors import TumorlensError
 PROG = "tumorlens"
 ABOUT = "Brain tumours in MRI slices: train, measure, predict and explain. For research and teaching only."
 
+#: The libraries of the extra `train`.
+FOR_TRAINING = ("torch", "monai", "safetensors", "huggingface_hub", "onnx", "onnxscript")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
@@ -40,6 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not where:  # settings that do not go together
             return fail(first["msg"].removeprefix("Value error, "))
         return fail(f"--{where} {first['input']!r} is not allowed: {first['msg']}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in FOR_TRAINING:
+            raise
+        return fail(
+            f"`{PROG} {given[0]}` needs {error.name}, which is not installed: predicting and evaluating do without. "
+            "Install the extra `train` (`pip install -r requirements-dev.txt`)"
+        )
     except OSError as error:
         return fail(f"{error.filename or 'file'}: {error.strerror or error}. Check the path and its permissions")
     except KeyboardInterrupt:

@@ -121,7 +121,7 @@ def evaluate(runs: Positional[tuple[Path, ...]], /) -> int:
             used.
     """
     from tumorlens.evaluate.repeats import compare_runs
-    from tumorlens.experiment import evaluate_folder
+    from tumorlens.evaluate.results import evaluate_folder
 
     if not runs:
         raise RunError("no run given. Give one or more run folders: `tumorlens evaluate RUN`")

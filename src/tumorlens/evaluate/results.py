@@ -1,0 +1,38 @@
+"""Evaluate a folder of predictions and write what follows from it. No torch: whoever has the answers can do it."""
+
+from pathlib import Path
+from typing import Any
+
+from tumorlens.evaluate.evaluation import Evaluation, estimates_json, evaluate_run, save_metrics
+from tumorlens.evaluate.folds import save_folds
+from tumorlens.evaluate.report import write_report
+
+
+def evaluate_folder(folder: Path) -> Evaluation:
+    """Evaluate the predictions of a folder; writes report.html and, last, metrics.json beside them.
+
+    A cross-validation's gets folds.csv as well, with a row a fold, their mean and their standard deviation.
+
+    Raises:
+        RunError: no labelled predictions there.
+    """
+    evaluation = evaluate_run(folder)
+    if evaluation.folds:
+        save_folds(evaluation.folds, folder / "folds.csv")
+    write_report(evaluation, folder / "report.html")
+    save_metrics(evaluation, folder / "metrics.json")
+    return evaluation
+
+
+def card_metrics(evaluation: Evaluation) -> dict[str, Any]:
+    """The test figures that a card carries, with intervals, for slices and patients."""
+    table = evaluation.tables[evaluation.main]
+    return {
+        "split": evaluation.main,
+        "interval": "95 %, percentile bootstrap over patient groups",
+        "overall": estimates_json(table.overall),
+        **evaluation.tumours_json(),
+        "by_class": {name: estimates_json(figures) for name, figures in table.by_class.items()},
+        "leaky_by_slice": evaluation.leaky,
+        "warnings": list(evaluation.warnings),
+    }

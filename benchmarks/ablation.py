@@ -15,7 +15,7 @@ from tumorlens.config import TrainSettings, load_settings
 from tumorlens.data.manifest import read_manifest, write_manifest
 from tumorlens.data.predictions import read_predictions
 from tumorlens.data.splits import sides_of_fold
-from tumorlens.evaluate.metrics import TUMOURS, collect
+from tumorlens.evaluate.answers import TUMOURS, collect
 from tumorlens.evaluate.patients import patient_figures
 from tumorlens.evaluate.sources import figures_by_source
 from tumorlens.runtime.export import export_bundle

@@ -12,7 +12,7 @@ from scipy.special import log_softmax
 
 from tumorlens.data.predictions import read_predictions
 from tumorlens.model.bundle import load_card
-from tumorlens.train.calibrate import fit_temperature
+from tumorlens.model.temperature import fit_temperature
 
 
 def main(run: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import softmax
 
-from tumorlens.bootstrap import PatientBootstrap
+from tumorlens.bootstrap import PatientBootstrap, mean
 from tumorlens.data.manifest import read_manifest
 from tumorlens.data.preprocess import prepare, resize, to_square
 from tumorlens.data.readers import read_mask, read_slice
@@ -47,10 +47,7 @@ def score(bundle: Path, samples: Sequence[Sample], root: Path) -> dict[str, Esti
         found["chance"].append(float(inside.mean()))
     bootstrap = PatientBootstrap([item.patient_group for item in masked])
 
-    def mean(values: np.ndarray) -> Estimate:
-        return bootstrap.estimate(lambda weights: float(weights @ values / max(weights.sum(), 1)))
-
-    return {name: mean(np.array(values)) for name, values in found.items()}
+    return {name: bootstrap.estimate(mean(np.array(values))) for name, values in found.items()}
 
 
 def main() -> None:

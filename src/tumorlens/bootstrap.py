@@ -1,43 +1,96 @@
 """Intervals that know what a patient is: whole patient groups are drawn, never single slices.
 
-Efron & Tibshirani, An Introduction to the Bootstrap, 1993; percentile intervals. Slices of one patient are near
-copies of each other, so an interval over slices is far too narrow.
+Efron & Tibshirani, An Introduction to the Bootstrap, 1993. Slices of one patient are near copies of each other, so an
+interval over slices is far too narrow. All draws of a figure are computed at once: sums by patient first, then one
+matrix product.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tumorlens.records import Estimate
+from tumorlens.records import Better, Estimate
 
-Weights = NDArray[np.float64]
+Values = NDArray[np.float64]
 ROUNDS = 2000
+_CHUNK = 2_000_000  # weights of slices held at once, for memory's sake
 
 
 class PatientBootstrap:
     """Draws of patient groups, shared by all figures of a table so that they can be compared.
 
-    A draw is given to a metric as weights (n,) of the slices: how often each slice's patient was drawn.
+    Row 0 is the data as they are; each further row is a draw. With `rounds=0` figures come without intervals.
     """
 
     def __init__(self, groups: Sequence[str], rounds: int = ROUNDS, seed: int = 0) -> None:
-        names, self._member = np.unique(np.asarray(groups), return_inverse=True)
+        names, self._member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
         self.units = len(names)
         generator = np.random.default_rng(seed)
         draws = generator.multinomial(self.units, np.full(self.units, 1 / max(self.units, 1)), size=rounds)
-        self._draws = draws.astype(np.float64)
+        self._counts = np.concatenate([np.ones((1, self.units)), draws])
+        self._order = np.argsort(self._member, kind="stable")
+        self._starts = np.searchsorted(self._member[self._order], np.arange(self.units))
 
-    def estimate(self, metric: Callable[[Weights], float], better: Literal["higher", "lower"] = "higher") -> Estimate:
+    def __len__(self) -> int:
+        return len(self._member)
+
+    def totals(self, values: NDArray[Any]) -> Values:
+        """Sums over the drawn slices of a value (n,) or of several (n, k): (1 + rounds,) or (1 + rounds, k)."""
+        ordered = np.asarray(values, dtype=np.float64)[self._order]
+        sums: Values = self._counts @ np.add.reduceat(ordered, self._starts, axis=0)
+        return sums
+
+    def by_slice(self, figure: Callable[[Values], Values], order: NDArray[np.int64]) -> Values:
+        """A figure that no sums can give, such as one of ranks.
+
+        Args:
+            figure: from weights (b, m) of slices, how often each one's patient was drawn, to b values.
+            order: (m,) the slices in the order in which `figure` wants their weights.
+        """
+        rows = max(1, _CHUNK // max(len(order), 1))
+        patients = self._member[order]
+        return np.concatenate(
+            [figure(self._counts[start : start + rows, patients]) for start in range(0, len(self._counts), rows)]
+        )
+
+    def estimate(
+        self, metric: "Metric", better: Better = "higher", interval: Literal["percentile", "basic"] = "percentile"
+    ) -> Estimate:
         """The metric with its 95 % interval; NaN where it is undefined (for instance an AUC of one class).
 
         Args:
-            metric: from slice weights (n,) to a figure; may return NaN for a draw, which is then left out.
+            metric: draws in which it is NaN are left out.
             better: the figure's direction.
+            interval: `basic` mirrors the draws about the value, which takes out the bias of figures that chance always
+                makes larger, such as a calibration error; it then goes from 0 and includes the value.
         """
-        value = metric(np.ones(len(self._member)))
-        drawn = np.array([metric(draw[self._member]) for draw in self._draws])
-        drawn = drawn[np.isfinite(drawn)]
-        low, high = np.percentile(drawn, [2.5, 97.5]) if drawn.size and np.isfinite(value) else (np.nan, np.nan)
-        return Estimate(float(value), float(low), float(high), self.units, len(self._member), better)
+        drawn = metric(self)
+        value, rest = float(drawn[0]), drawn[1:][np.isfinite(drawn[1:])]
+        low, high = np.percentile(rest, [2.5, 97.5]) if rest.size and np.isfinite(value) else (np.nan, np.nan)
+        if interval == "basic":
+            low, high = max(0.0, min(value, 2 * value - high)), max(value, 2 * value - low)
+        return Estimate(value, float(low), float(high), self.units, len(self), better)
+
+
+#: A figure as a function of draws: (1 + rounds,) values, NaN where a draw leaves it undefined.
+Metric = Callable[[PatientBootstrap], Values]
+
+
+def ratio(part: NDArray[Any], whole: NDArray[Any]) -> Values:
+    """Element by element; NaN where `whole` is not positive."""
+    undefined = np.full(np.broadcast_shapes(np.shape(part), np.shape(whole)), np.nan)
+    found: Values = np.divide(part, whole, out=undefined, where=np.broadcast_to(whole, undefined.shape) > 0)
+    return found
+
+
+def share(hits: NDArray[np.bool_], among: NDArray[np.bool_] | None = None) -> Metric:
+    """The share of `hits` (n,) among the marked slices (n,), or among all."""
+    marked = np.ones(len(hits), dtype=bool) if among is None else among
+    return lambda draws: ratio(draws.totals(hits & marked), draws.totals(marked))
+
+
+def mean(values: NDArray[Any]) -> Metric:
+    """The mean of a value (n,) over slices."""
+    return lambda draws: ratio(draws.totals(values), draws.totals(np.ones(len(values))))

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from tumorlens.data.manifest import read_manifest
 from tumorlens.data.predictions import read_predictions, write_predictions

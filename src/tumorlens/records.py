@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 Float32 = NDArray[np.float32]
 Split = Literal["train", "val", "test"]
 Status = Literal["ok", "refused", "error"]
+#: Which way a figure is good: up, down, or the nearer to one or to zero.
+Better = Literal["higher", "lower", "one", "zero"]
 
 #: Class names in the order of every logit, probability and evidence map.
 CLASSES: tuple[str, ...] = ("glioma", "meningioma", "no_tumor", "pituitary")
@@ -73,6 +75,7 @@ class Prediction:
     """The answer for one slice. `probabilities` (C,) in the order of `classes`, summing to 1 when `ok`.
 
     `source` is the file that was given; `origin` the data set it is of (the manifest's `source`), empty where unknown.
+    `tumour_share` is the share of the picture that the tumour's mask fills, NaN where there is none.
     """
 
     source: str
@@ -86,6 +89,8 @@ class Prediction:
     patient_group: str = ""
     split: str = ""
     origin: str = ""
+    plane: str = ""
+    tumour_share: float = float("nan")
 
     @property
     def predicted(self) -> str:
@@ -121,7 +126,7 @@ class Estimate:
     high: float
     n: int
     n_slices: int
-    better: Literal["higher", "lower"] = "higher"
+    better: Better = "higher"
 
     def __str__(self) -> str:
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"

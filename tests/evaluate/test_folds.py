@@ -92,7 +92,7 @@ def test_report_terminal_and_json_have_the_folds(tmp_path: Path, capsys: pytest.
     for text in (page, shown):
         for title in ("Fold by fold", "Fold by fold, figshare", "Fold by fold, tcga_lgg", "mean ± SD"):
             assert title in text
-    assert page.count("<table>") == page.count("<caption>split abababababab") == 7
+    assert page.count("<table>") == page.count("<caption>split abababababab") > 9
     # One run alone has no such table.
     write_predictions(make_predictions(), tmp_path / "predictions.csv", CLASSES)
     alone = evaluate_run(tmp_path, 20)

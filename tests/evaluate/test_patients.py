@@ -11,10 +11,11 @@ from scipy.special import log_softmax, softmax
 from sklearn import metrics as reference
 
 from tests.evaluate.made_runs import make_predictions
-from tumorlens.bootstrap import PatientBootstrap
+from tumorlens.bootstrap import PatientBootstrap, share
+from tumorlens.evaluate.answers import TUMOURS, Answers, collect, restrict
 from tumorlens.evaluate.evaluation import evaluate_predictions, save_metrics
-from tumorlens.evaluate.metrics import TUMOURS, Answers, collect, restrict, tumour_figures
-from tumorlens.evaluate.patients import is_patient, patient_figures, patient_measures, patient_slices, pool
+from tumorlens.evaluate.metrics import tumour_figures
+from tumorlens.evaluate.patients import is_patient, patient_figures, patient_slices, pool
 from tumorlens.records import CLASSES
 
 
@@ -87,11 +88,6 @@ def test_patient_figures_agree_with_scikit_learn() -> None:
     expected = reference.roc_auc_score(pooled.labels, pooled.probabilities, multi_class="ovr")
     assert figures["auc"].value == pytest.approx(expected)
     assert 0.5 < expected < 1
-    weights = np.random.default_rng(1).integers(0, 4, len(pooled)).astype(float)
-    areas = [
-        reference.roc_auc_score(pooled.labels == c, pooled.probabilities[:, c], sample_weight=weights) for c in range(3)
-    ]
-    assert patient_measures(answers).metrics["auc"](weights) == pytest.approx(np.mean(areas))
 
 
 def test_the_interval_draws_patients() -> None:
@@ -99,7 +95,7 @@ def test_the_interval_draws_patients() -> None:
     pooled = pool(restrict(patient_slices(answers, TUMOURS), TUMOURS))
     hits = pooled.labels == pooled.predicted
     figure = patient_figures(answers, rounds=300)["accuracy"]
-    drawn = PatientBootstrap(pooled.groups, 300).estimate(lambda w: float(w @ hits / w.sum()))
+    drawn = PatientBootstrap(pooled.groups, 300).estimate(share(hits))
     assert (figure.low, figure.high) == (drawn.low, drawn.high)
     assert figure.low < figure.value < figure.high
 

@@ -12,8 +12,8 @@ from tests.evaluate.made_runs import PARTS, make_predictions, write_run
 from tumorlens.cli.terminal import console, show_evaluation
 from tumorlens.data.manifest import file_hash, write_manifest
 from tumorlens.data.predictions import read_predictions
+from tumorlens.evaluate.answers import Answers, collect
 from tumorlens.evaluate.evaluation import evaluate_predictions, evaluate_run, save_metrics
-from tumorlens.evaluate.metrics import Answers, collect
 from tumorlens.evaluate.report import write_report
 from tumorlens.evaluate.sources import LEAST_GROUPS, figures_by_source, none_measures
 from tumorlens.records import CLASSES, Sample
@@ -124,7 +124,7 @@ def old_run(folder: Path, manifest: Path) -> Path:
     kept = {"path": str(manifest), "sha256": file_hash(manifest), "fold": None}
     write_run(folder, [replace(item, origin="") for item in made], manifest=kept)
     path = folder / "predictions.csv"
-    lines = [line.rpartition(",")[0] for line in path.read_text().splitlines()]
+    lines = [line.rsplit(",", 3)[0] for line in path.read_text().splitlines()]
     assert lines[0].endswith(",split")
     path.write_text("\n".join(lines) + "\n")
     return folder

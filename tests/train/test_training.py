@@ -11,8 +11,8 @@ from tumorlens.config import AugmentSettings, TrainSettings, load_settings, pres
 from tumorlens.data.predictions import read_predictions  # noqa: E402
 from tumorlens.errors import CheckpointError, ManifestError, RunError, SplitError, TumorlensError  # noqa: E402
 from tumorlens.model.network import TumorNet  # noqa: E402
+from tumorlens.model.temperature import fit_temperature  # noqa: E402
 from tumorlens.train import augment  # noqa: E402
-from tumorlens.train.calibrate import fit_temperature  # noqa: E402
 from tumorlens.train.checkpoint import Progress, load_checkpoint, save_checkpoint  # noqa: E402
 from tumorlens.train.device import choose_device, choose_precision  # noqa: E402
 from tumorlens.train.loop import LoopSettings, learning_rate  # noqa: E402

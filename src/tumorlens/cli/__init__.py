@@ -35,27 +35,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         else:
             answer = tyro.extras.subcommand_cli_from_dict(commands(given), prog=PROG, description=ABOUT, args=given)
-    except TumorlensError as error:
-        return fail(str(error))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]).replace("_", "-")
-        if not where:  # settings that do not go together
-            return fail(first["msg"].removeprefix("Value error, "))
-        return fail(f"--{where} {first['input']!r} is not allowed: {first['msg']}")
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in FOR_TRAINING:
-            raise
-        return fail(
-            f"`{PROG} {given[0]}` needs {error.name}, which is not installed: predicting and evaluating do without. "
-            "Install the extra `train` (`pip install -r requirements-dev.txt`)"
-        )
-    except OSError as error:
-        return fail(f"{error.filename or 'file'}: {error.strerror or error}. Check the path and its permissions")
     except KeyboardInterrupt:
         fail("interrupted; what was done is kept")
         return 130
+    except (TumorlensError, ValidationError, ModuleNotFoundError, OSError) as error:
+        text = _sentence(error, given[0] if given else "")
+        if text is None:
+            raise
+        return fail(text)
     return int(answer or 0)
+
+
+def _sentence(error: Exception, command: str) -> str | None:
+    """What a user is told of an error; None of one that is ours."""
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]).replace("_", "-")
+        if not where:  # settings that do not go together
+            return first["msg"].removeprefix("Value error, ")
+        return f"--{where} {first['input']!r} is not allowed: {first['msg']}"
+    if isinstance(error, ModuleNotFoundError):
+        if (error.name or "").partition(".")[0] not in FOR_TRAINING:
+            return None
+        return (
+            f"`{PROG} {command}` needs {error.name}, which is not installed: predicting and evaluating do without. "
+            "Install the extra `train` (`pip install -r requirements-dev.txt`)"
+        )
+    if isinstance(error, OSError):
+        return f"{error.filename or 'file'}: {error.strerror or error}. Check the path and its permissions"
+    return str(error)
 
 
 def data_commands() -> dict[str, Callable[..., Any]]:
@@ -67,14 +77,15 @@ def data_commands() -> dict[str, Callable[..., Any]]:
 
 def commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:
     """All commands but those of `data`; the preset named in `arguments` gives the training defaults."""
-    from tumorlens.cli import models, predict
+    from tumorlens.cli import measure, models, predict
 
     settings = models.preset_settings(arguments) if arguments[:1] in (["train"], ["crossval"]) else None
     return {
         "data": data_overview,
         "train": models.train_command(settings),
         "crossval": models.crossval_command(settings),
-        "evaluate": models.evaluate,
+        "evaluate": measure.evaluate,
+        "calibrate": measure.calibrate,
         "export": models.export,
         "predict": predict.predict,
         "app": predict.app,

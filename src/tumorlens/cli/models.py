@@ -1,4 +1,4 @@
-"""`tumorlens train`, `crossval`, `evaluate` and `export`."""
+"""`tumorlens train`, `crossval` and `export`."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from tumorlens.cli.terminal import gentle_interrupt, progress_bar, say, show_comparison, show_evaluation
+from tumorlens.cli.terminal import gentle_interrupt, progress_bar, say, show_evaluation
 from tumorlens.config import TrainSettings, load_settings
-from tumorlens.errors import RunError
 
 if TYPE_CHECKING:
     from tumorlens.train.recipe import Reporter
@@ -108,31 +107,6 @@ def crossval_command(defaults: TrainSettings | None) -> Callable[..., int]:
         return 0
 
     return crossval
-
-
-def evaluate(runs: Positional[tuple[Path, ...]], /) -> int:
-    """Evaluate the predictions of a run: tables here, metrics.json and report.html in its folder.
-
-    Several runs, which repeat each other with other seeds, are evaluated one by one and compared: mean, spread between
-    runs, and the figures of what they say together.
-
-    Args:
-        runs: Run folders made by train or crossval; of predictions.csv the label, patient_group and source columns are
-            used.
-    """
-    from tumorlens.evaluate.repeats import compare_runs
-    from tumorlens.evaluate.results import evaluate_folder
-
-    if not runs:
-        raise RunError("no run given. Give one or more run folders: `tumorlens evaluate RUN`")
-    evaluations = [evaluate_folder(folder) for folder in runs]
-    if len(runs) > 1:
-        show_comparison(compare_runs(runs, evaluations))
-    else:
-        show_evaluation(evaluations[0])
-    for folder in runs:
-        say(f"wrote {folder / 'metrics.json'} and {folder / 'report.html'}")
-    return 0
 
 
 def export(bundle: Positional[Path], /, half: bool = True) -> int:

@@ -12,7 +12,9 @@ from tumorlens.cli.terminal import progress_bar, say
 from tumorlens.data.predictions import PredictionWriter
 from tumorlens.data.readers import ReadOptions
 from tumorlens.errors import RunError
+from tumorlens.model.label_sets import DEFAULT_COVERAGE
 from tumorlens.pipeline import REFERENCE, HeatmapFolder, explain_paths
+from tumorlens.records import Prediction
 from tumorlens.runtime.predictor import Predictor
 
 
@@ -25,6 +27,8 @@ def predict(
     plane: Literal["acquired", "axial", "coronal", "sagittal"] = "acquired",
     every: int = 1,
     window: bool = False,
+    coverage: float = DEFAULT_COVERAGE,
+    answer_all: bool = False,
     overwrite: bool = False,
 ) -> int:
     """Classify pictures, DICOM files and NIfTI volumes, and show where the answers come from.
@@ -38,6 +42,8 @@ def predict(
         plane: The plane in which NIfTI volumes are cut. Slices that show little of the head are left out.
         every: Take each n-th slice of files with several.
         window: Take DICOM values as the header asks to show them (VOI LUT or window) instead of all.
+        coverage: How often the truth is to be in the label set, in steps of 0.01.
+        answer_all: Answer also what would be refused; its message still says why it would be.
         overwrite: Replace a table and maps that are there.
     """
     if not inputs:
@@ -46,7 +52,7 @@ def predict(
         raise RunError(f"{out}: already there. Give another --out, or --overwrite to replace it")
     if heatmaps and heatmaps.is_dir() and any(heatmaps.iterdir()) and not overwrite:
         raise RunError(f"{heatmaps}: not empty. Give another --heatmaps, or --overwrite to write into it")
-    predictor = Predictor(model)
+    predictor = Predictor(model, coverage, answer_all)
     folder = HeatmapFolder(heatmaps) if heatmaps else None
     options = ReadOptions(plane="" if plane == "acquired" else plane, every=every, window=window)
     counts: Counter[str] = Counter()
@@ -57,15 +63,25 @@ def predict(
             writer.write(item.answer.prediction for item in batch)
             for item in batch:
                 counts[item.answer.prediction.status] += 1
-                if item.answer.prediction.status == "error":
-                    say(f"left out: {item.answer.prediction.message}")
-                elif len(inputs) == 1 and inputs[0].is_file():
-                    say(f"{item.answer.prediction.predicted} ({item.answer.prediction.confidence:.1%})")
+                _tell(item.answer.prediction, len(inputs) == 1 and inputs[0].is_file())
                 if folder:
                     folder.save(item)
-    say(f"{counts['ok']} answered, {counts['error']} not; wrote {out}" + (f" and {heatmaps}" if heatmaps else ""))
+    told = f"{counts['ok']} answered, {counts['refused']} refused, {counts['error']} could not be read"
+    say(f"{told}; wrote {out}" + (f" and {heatmaps}" if heatmaps else ""))
     say(DISCLAIMER)
     return 1 if counts["error"] else 0
+
+
+def _tell(found: Prediction, alone: bool) -> None:
+    """A line for what was not answered, and for the only picture that was given."""
+    if found.status == "error":
+        say(f"left out: {found.message}")
+    elif found.status == "refused":
+        say(f"refused: {found.source}: {found.message}")
+    elif alone:
+        others = [name for name in found.label_set if name != found.predicted]
+        also = f"; not ruled out: {', '.join(others)}" if others else ""
+        say(f"{found.predicted} ({found.confidence:.1%}){also}")
 
 
 def app() -> int:

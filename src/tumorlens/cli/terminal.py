@@ -1,7 +1,7 @@
 """What the terminal shows: messages, tables, a progress bar with the remaining time, and how Ctrl-C is taken."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -19,8 +19,18 @@ from rich.table import Table
 
 from tumorlens.evaluate.evaluation import Evaluation
 from tumorlens.evaluate.repeats import Comparison
-from tumorlens.evaluate.report import BY_CLASS, SIDES, overall_rows
-from tumorlens.evaluate.tables import UNDEFINED, Cell, Grid, comparison_grid, defined, grids
+from tumorlens.evaluate.tables import (
+    UNDEFINED,
+    Cell,
+    Grid,
+    class_grid,
+    comparison_grid,
+    confusion_grid,
+    defined,
+    grids,
+    label_set_grid,
+    overall_grid,
+)
 
 console = Console()
 errors = Console(stderr=True)
@@ -88,34 +98,22 @@ def gentle_interrupt() -> Iterator[list[bool]]:
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
-    """Print the tables of an evaluation."""
+    """Print the main tables of an evaluation; the report has them all."""
     for warning in evaluation.warnings:
         console.print(f"[yellow]note:[/] {_plain(warning)}", highlight=False)
     note = f" ({evaluation.split_note})" if evaluation.split_note else ""
-    overall = _table(f"{evaluation.name}: figures with 95 % intervals by patient{note}")
-    overall.add_column("")
-    for name, table in evaluation.tables.items():
-        accuracy = table.overall["accuracy"]
-        overall.add_column(f"{SIDES[name]}\n{accuracy.n_slices} slices, {accuracy.n} groups")
-    for title, cells in overall_rows(evaluation):
-        overall.add_row(title, *map(_text, cells))
-    console.print(overall)
-    main = evaluation.tables[evaluation.main]
-    by_class = _table(f"By class, {SIDES[evaluation.main].lower()}{note}")
-    by_class.add_column("Class")
-    for title in BY_CLASS.values():
-        by_class.add_column(title)
-    for name, figures in main.by_class.items():
-        by_class.add_row(name, *(str(figures[key]) for key in BY_CLASS))
-    console.print(by_class)
-    confusion = _table(f"Confusion matrix, rows true, columns predicted{note}")
-    for heading in ("", *main.classes):
-        confusion.add_column(heading, justify="left" if not heading else "right")
-    for name, row in zip(main.classes, main.confusion, strict=True):
-        confusion.add_row(name, *(str(count) for count in row))
-    console.print(confusion)
-    for grid in grids(evaluation):
-        _show_grid(grid, note)
+    console.print(f"{_plain(evaluation.name)}: figures with 95 % intervals by patient{note}", highlight=False)
+    table, main = evaluation.tables[evaluation.main], evaluation.main
+    shown = [overall_grid(evaluation), class_grid(table, f"By class ({main})"), confusion_grid(evaluation)]
+    for grid in (*shown, label_set_grid(evaluation.trust), *grids(evaluation)):
+        if grid.rows:
+            _show_grid(grid, note)
+
+
+def show_grids(tables: Iterable[Grid]) -> None:
+    """Print tables."""
+    for grid in tables:
+        _show_grid(grid, "")
 
 
 def show_comparison(comparison: Comparison) -> None:

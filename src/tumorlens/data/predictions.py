@@ -10,7 +10,8 @@ from tumorlens.errors import RunError
 from tumorlens.records import Prediction, Status
 
 _BEFORE = ("input", "frame", "status", "predicted", "confidence")
-_AFTER = ("label_set", "message", "label", "patient_group", "split", "source")
+_AFTER = ("label_set", "message", "label", "patient_group", "split", "source", "plane", "tumour_share")
+_SUM_TOLERANCE = 1e-3  # rounded by other programs
 
 
 class PredictionWriter:
@@ -31,6 +32,7 @@ class PredictionWriter:
                 "" if math.isnan(item.confidence) else f"{item.confidence:.9g}",
                 *("" if p is None else f"{p:.9g}" for p in answered),
                 " ".join(item.label_set), item.message, item.label, item.patient_group, item.split, item.origin,
+                item.plane, "" if math.isnan(item.tumour_share) else f"{item.tumour_share:.6g}",
             ])  # fmt: skip
         self._file.flush()
 
@@ -56,10 +58,14 @@ def read_predictions(path: Path) -> list[Prediction]:
         classes = tuple(name[2:] for name in reader.fieldnames or [] if name.startswith("p_"))
         if not classes or "input" not in (reader.fieldnames or []):
             raise RunError(f"{path}: not a table of predictions; columns are {reader.fieldnames}")
-        try:
-            found = [_prediction(row, classes) for row in reader]
-        except (KeyError, ValueError) as error:
-            raise RunError(f"{path}: malformed row ({type(error).__name__}: {error})") from error
+        found = []
+        for row in reader:
+            try:
+                found.append(_prediction(row, classes))
+            except KeyError as error:
+                raise RunError(f"{path}: has no column {error}. Predict again, or add it") from error
+            except ValueError as error:
+                raise RunError(f"{path}, line {reader.line_num}: {error}. Mend or remove the row") from error
     if not found:
         raise RunError(f"{path}: no rows in it. Predict or train first")
     return found
@@ -67,17 +73,32 @@ def read_predictions(path: Path) -> list[Prediction]:
 
 def _prediction(row: dict[str, str], classes: tuple[str, ...]) -> Prediction:
     status: Status = "ok" if row["status"] == "ok" else "refused" if row["status"] == "refused" else "error"
-    answered = bool(row[f"p_{classes[0]}"])
+    given = [row[f"p_{name}"] for name in classes]
+    probabilities = tuple(map(float, given)) if any(given) else ()
+    if status == "ok":
+        _check(probabilities)
+    share = row.get("tumour_share")
     return Prediction(
         source=row["input"],
         frame=int(row["frame"]),
         status=status,
         classes=classes,
-        probabilities=tuple(float(row[f"p_{name}"]) for name in classes) if answered else (),
+        probabilities=probabilities,
         label_set=tuple(row["label_set"].split()),
         message=row["message"],
         label=row.get("label") or "",
         patient_group=row.get("patient_group") or "",
         split=row.get("split") or "",
-        origin=row.get("source") or "",  # files of earlier versions have no such column
+        origin=row.get("source") or "",  # files of earlier versions lack this column and the next
+        plane=row.get("plane") or "",
+        tumour_share=float(share) if share else math.nan,
     )
+
+
+def _check(probabilities: Sequence[float]) -> None:
+    """Probabilities of an answered row are numbers from 0 to 1 that add up to 1."""
+    shown = ", ".join(f"{p:g}" for p in probabilities)
+    if not probabilities or not all(0 <= p <= 1 for p in probabilities):
+        raise ValueError(f"probabilities are ({shown}), allowed are numbers from 0 to 1 for every class")
+    if abs(sum(probabilities) - 1) > _SUM_TOLERANCE:
+        raise ValueError(f"probabilities ({shown}) add up to {sum(probabilities):g} instead of 1")

@@ -1,24 +1,26 @@
 """Evaluate a run folder: predictions in, metrics.json and report.html out."""
 
 import json
-import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tumorlens.bootstrap import ROUNDS
+from tumorlens.evaluate.answers import Answers, collect
 from tumorlens.evaluate.folds import FoldTable, fold_table
-from tumorlens.evaluate.metrics import Answers, Table, collect, tabulate, tumour_figures
-from tumorlens.evaluate.patients import is_patient, patient_figures
+from tumorlens.evaluate.metrics import Table, tabulate, tumour_figures
+from tumorlens.evaluate.patients import is_patient, patient_figures, patient_table
 from tumorlens.evaluate.run_folder import read_pooled
 from tumorlens.evaluate.sources import Levels, SourceFigures, figures_by_source
+from tumorlens.evaluate.trust import Trust, trust_of
+from tumorlens.evaluate.values import estimates_json
 from tumorlens.records import Estimate, Prediction
 
 SPLITS = ("train", "val", "test")
 LEAKY = "SPLIT BY SLICE"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,9 @@ class Evaluation:
     """The figures of a run: tables and answers by split, tumour-only figures of the main side, and warnings.
 
     `tumours` are of the main side's slices; `patients` are of the patients of each split (see `patient_measures`);
-    `sources` is the main side source by source, empty where sources are not known. `folds` has a row a fold of a
-    cross-validation.
+    `patient_tables` have every figure of patients (see `patient_table`), without a split where there are none;
+    `sources` is the main side source by source, empty where sources are not known; `trust` is of the main side. `folds`
+    has a row a fold of a cross-validation; `provenance` says what the run was made from, as name and value.
 
     `history` has a row an epoch, empty where the predictions come from elsewhere. `assignment` is the hash of the
     split, empty where unknown; `leaky` says that patients are on two of its sides, and every table must say so.
@@ -37,13 +40,16 @@ class Evaluation:
     tables: dict[str, Table]
     answers: dict[str, Answers]
     tumours: dict[str, Estimate]
+    trust: Trust
     warnings: tuple[str, ...]
     history: tuple[dict[str, float], ...] = ()
     assignment: str = ""
     leaky: bool = False
     patients: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    patient_tables: dict[str, Table] = field(default_factory=dict)
     sources: dict[str, SourceFigures] = field(default_factory=dict)
     folds: FoldTable | None = None
+    provenance: tuple[tuple[str, str], ...] = ()
 
     @property
     def levels(self) -> Levels:
@@ -69,10 +75,15 @@ class Evaluation:
             "interval": "95 %, percentile bootstrap over patient groups",
             "split": {"assignment_sha256": self.assignment or None, "leaky_by_slice": self.leaky},
             "splits": {
-                name: {**_table_json(table), "tumour_patients": estimates_json(self.patients.get(name, {}))}
+                name: {
+                    **_table_json(table),
+                    "patients": _table_json(self.patient_tables[name]) if name in self.patient_tables else None,
+                    "tumour_patients": estimates_json(self.patients.get(name, {})),
+                }
                 for name, table in self.tables.items()
             },
             **self.tumours_json(),
+            "trust": self.trust.to_json(),
             "folds": self.folds.to_json() if self.folds else None,
             "warnings": list(self.warnings),
         }
@@ -104,7 +115,7 @@ def evaluate_run(folder: Path, rounds: int = ROUNDS) -> Evaluation:
     evaluation = evaluate_predictions(
         run.predictions, folder.resolve().name, rounds, run.history, run.assignment, run.leaky
     )
-    return replace(evaluation, folds=fold_table(folds) if folds else None)
+    return replace(evaluation, folds=fold_table(folds) if folds else None, provenance=run.provenance)
 
 
 def evaluate_predictions(
@@ -134,13 +145,16 @@ def evaluate_predictions(
     answers = {name: collect(sides[name]) for name in SPLITS if sides[name]}
     tables = {name: tabulate(part, rounds) for name, part in answers.items()}
     main = "test" if "test" in answers else list(answers)[-1]
+    pooled = {name: patient_table(part, rounds) for name, part in answers.items()}
     shared, groups = _on_two_sides(predictions)
     return Evaluation(
         name=name,
         tables=tables,
         answers=answers,
         tumours=tumour_figures(answers[main], rounds),
+        trust=trust_of(answers[main], rounds),
         patients={name: patient_figures(part, rounds) for name, part in answers.items()},
+        patient_tables={name: table for name, table in pooled.items() if table is not None},
         sources=figures_by_source(answers[main], rounds),
         warnings=(*_leaky_warning(shared, groups, leaky), *_warnings(predictions, answers)),
         history=tuple(history),
@@ -154,19 +168,6 @@ def save_metrics(evaluation: Evaluation, path: Path) -> None:
     temporary = path.with_suffix(".part")
     temporary.write_text(json.dumps(evaluation.to_json(), indent=2) + "\n", encoding="utf-8")
     temporary.replace(path)
-
-
-def estimate_json(estimate: Estimate) -> dict[str, Any]:
-    """An estimate as JSON values; undefined ones are null."""
-    return {
-        key: None if isinstance(value, float) and math.isnan(value) else value
-        for key, value in asdict(estimate).items()
-    }
-
-
-def estimates_json(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
-    """Estimates by name as JSON values."""
-    return {name: estimate_json(value) for name, value in estimates.items()}
 
 
 def _levels_json(levels: Levels) -> dict[str, Any]:
@@ -209,4 +210,11 @@ def _warnings(predictions: Sequence[Prediction], answers: dict[str, Answers]) ->
             f"{len(unknown)} groups stand for images without a patient id, formed from copies: other slices of one "
             "person may be on two sides, so figures of these images are optimistic."
         )
+    for name, part in answers.items():
+        if len(set(part.groups)) == 1:
+            found.append(f"One patient group alone in {name}: its figures say nothing of other patients.")
+        if len(part.present) == 1:
+            found.append(
+                f"One class alone in {name} ({part.classes[part.present[0]]}): there is nothing to tell apart."
+            )
     return found

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tumorlens.evaluate.metrics import Answers, Measures, accuracy, collect, macro_auc, tumour_measures
+from tumorlens.evaluate.answers import Answers, collect
+from tumorlens.evaluate.metrics import Measures, accuracy, macro_auc, tumour_measures
 from tumorlens.evaluate.patients import patient_measures
 from tumorlens.evaluate.run_folder import Run
 from tumorlens.evaluate.sources import none_measures

@@ -10,17 +10,8 @@ import numpy as np
 from scipy.special import softmax
 
 from tumorlens.bootstrap import ROUNDS
-from tumorlens.evaluate.metrics import (
-    FILE,
-    FLOOR,
-    SIMILAR,
-    TUMOURS,
-    Answers,
-    Measures,
-    accuracy,
-    macro_auc,
-    restrict,
-)  # fmt: skip
+from tumorlens.evaluate.answers import FILE, SIMILAR, TUMOURS, Answers, restrict
+from tumorlens.evaluate.metrics import Measures, Table, accuracy, macro_auc, tabulate
 from tumorlens.records import Estimate
 
 
@@ -51,7 +42,7 @@ def pool(answers: Answers) -> Answers:
     pairs = zip(answers.groups, answers.labels.tolist(), strict=True)
     member = np.array([units.setdefault(pair, len(units)) for pair in pairs], dtype=np.int64)
     sums = np.zeros((len(units), len(answers.classes)))
-    np.add.at(sums, member, np.log(np.clip(answers.probabilities, FLOOR, None)))
+    np.add.at(sums, member, answers.log_probabilities)
     means = sums / np.bincount(member, minlength=len(units))[:, None]
     return Answers(
         classes=answers.classes,
@@ -76,6 +67,15 @@ def patient_measures(answers: Answers) -> Measures:
     if len(set(pooled.labels.tolist())) > 1:
         metrics["auc"] = macro_auc(pooled)
     return Measures(metrics, pooled.groups, len(slices))
+
+
+def patient_table(answers: Answers, rounds: int = ROUNDS, seed: int = 0) -> Table | None:
+    """Every figure of patients, over all classes: what is counted is a patient's slices of one label, pooled.
+
+    None where no slice is of a patient with an id. Of its estimates `n` counts patients, `n_slices` what is counted.
+    """
+    slices = patient_slices(answers, answers.classes)
+    return tabulate(pool(slices), rounds, seed) if len(slices) else None
 
 
 def patient_figures(answers: Answers, rounds: int = ROUNDS, seed: int = 0) -> dict[str, Estimate]:

@@ -9,9 +9,10 @@ from scipy.special import softmax
 
 from tumorlens.bootstrap import ROUNDS
 from tumorlens.errors import RunError
+from tumorlens.evaluate.answers import FLOOR, collect
 from tumorlens.evaluate.evaluation import Evaluation
 from tumorlens.evaluate.folds import headline, mean_and_sd
-from tumorlens.evaluate.metrics import FLOOR, collect
+from tumorlens.evaluate.pairs import Pair, compare_pair
 from tumorlens.evaluate.run_folder import read_pooled
 from tumorlens.records import Estimate, Prediction
 
@@ -24,7 +25,8 @@ class Comparison:
     """Figures of several runs: `rows` has the values (runs,) of each figure by name, NaN where undefined.
 
     `ensemble` has the figures of the runs' joint answers with intervals by patient, of the names that `rows` has; it is
-    empty where they tested different pictures, and `notes` says so. `split_note` stands by the table.
+    empty where they tested different pictures, and `notes` says so. `pair` sets two runs against each other on the same
+    pictures. `split_note` stands by the table.
     """
 
     names: tuple[str, ...]
@@ -32,6 +34,7 @@ class Comparison:
     ensemble: Mapping[str, Estimate]
     notes: tuple[str, ...] = ()
     split_note: str = ""
+    pair: Pair | None = None
 
     def mean_and_sd(self, figure: str) -> tuple[float, float]:
         """Mean and sample standard deviation between the runs."""
@@ -59,12 +62,16 @@ def compare_runs(folders: Sequence[Path], evaluations: Sequence[Evaluation], rou
     tested = [_tested(folder) for folder in folders]
     alike = all(part and part.keys() == tested[0].keys() for part in tested)
     figures: dict[str, Estimate] = {}
+    pair = None
     if alike:
         for measures in headline(collect(ensemble(tested))).values():
             figures |= measures.estimates(rounds)
+        if len(tested) == 2:
+            first, second = (collect([part[key] for key in tested[0]]) for part in tested)
+            pair = compare_pair(first, second, rounds)
     notes = () if alike else ("The runs tested different pictures: their figures differ for that too, and no ensemble",)
     split_notes = sorted({item.split_note for item in evaluations if item.split_note})
-    return Comparison(tuple(map(str, folders)), rows, figures, notes, "; ".join(split_notes))
+    return Comparison(tuple(map(str, folders)), rows, figures, notes, "; ".join(split_notes), pair)
 
 
 def ensemble(runs: Sequence[Rows]) -> list[Prediction]:

@@ -1,5 +1,8 @@
-"""report.html: one self-contained page with the tables and curves of a run."""
+"""report.html: one self-contained page, for reading on a screen and for printing, that says how good a model is."""
 
+import base64
+from collections import Counter
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -7,73 +10,157 @@ from typing import Any
 import jinja2
 
 from tumorlens import DISCLAIMER, __version__
+from tumorlens.evaluate import figures as plots
+from tumorlens.evaluate import tables
 from tumorlens.evaluate.evaluation import Evaluation
-from tumorlens.evaluate.figures import confusion_plot, roc_curves, training_curves
-from tumorlens.evaluate.tables import UNDEFINED, Cell, Grid, defined, grids
+from tumorlens.evaluate.review import Mistake, Review
 from tumorlens.records import Estimate, class_title
 
-OVERALL = {
-    "accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "auc": "AUC (macro)", "f1": "F1 (macro)",
-    "log_loss": "Log loss (lower is better)",
-}  # fmt: skip
-BY_CLASS = {
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "precision": "Precision",
-    "f1": "F1",
-    "auc": "AUC",
-}
-BY_PATIENT = {"accuracy": "Tumour type of patients: accuracy", "auc": "Tumour type of patients: AUC (macro)"}
-SIDES = {"train": "Training", "val": "Validation", "test": "Test (unseen patients)"}
 
+def write_report(evaluation: Evaluation, path: Path, review: Review | None = None) -> None:
+    """Write the page; it needs no network, no script and no other file.
 
-def write_report(evaluation: Evaluation, path: Path) -> None:
-    """Write the page; it needs no network and no other file."""
+    Args:
+        evaluation: what was measured.
+        path: of the page.
+        review: what only the pictures can tell, where these were at hand.
+    """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string(
-        (resources.files("tumorlens.evaluate") / "report.html").read_text(encoding="utf-8")
-    )
-    main = evaluation.main
+    template = environment.from_string((resources.files("tumorlens.evaluate") / "page.html").read_text("utf-8"))
     page = template.render(
         name=evaluation.name,
         version=__version__,
         disclaimer=DISCLAIMER,
         warnings=evaluation.warnings,
         split_note=evaluation.split_note,
-        overall=[[title, *map(_cell, cells)] for title, cells in overall_rows(evaluation)],
+        leaky=evaluation.leaky,
+        lead=_lead(evaluation),
+        tiles=_tiles(evaluation),
+        whole=_whole(evaluation),
         sides=[_side(evaluation, name) for name in evaluation.tables],
-        class_heads=list(BY_CLASS.values()),
-        by_class=[
-            [class_title(name), *(_cell(figures[key]) for key in BY_CLASS)]
-            for name, figures in evaluation.tables[main].by_class.items()
-        ],
-        grids=[_grid(grid) for grid in grids(evaluation)],
-        main=main,
+        figures=[_grid(grid) for grid in tables.figure_grids(evaluation)],
         plots=_plots(evaluation),
+        trust=_trust(evaluation),
+        trust_tables=[_grid(grid) for grid in (tables.label_set_grid(evaluation.trust),) if grid.rows],
+        grids=[_grid(grid) for grid in tables.grids(evaluation)],
+        review=_review(review) if review else None,
+        limits=_limits(evaluation),
+        provenance=evaluation.provenance,
     )
     temporary = path.with_suffix(".part")
     temporary.write_text(page, encoding="utf-8")
     temporary.replace(path)
 
 
-def _side(evaluation: Evaluation, name: str) -> dict[str, Any]:
-    estimate = evaluation.tables[name].overall["accuracy"]
-    return {"title": SIDES[name], "slices": estimate.n_slices, "patients": estimate.n}
+def _lead(evaluation: Evaluation) -> str:
+    accuracy = evaluation.tables[evaluation.main].overall["accuracy"]
+    who = "that it never saw" if evaluation.main == "test" and not evaluation.leaky else "of its own data"
+    text = (
+        f"Of {accuracy.n_slices} slices from {accuracy.n} patient groups {who}, {accuracy.value:.1%} were answered "
+        f"right ({accuracy.low:.1%} to {accuracy.high:.1%})."
+    )
+    types = evaluation.levels.patients.get("accuracy")
+    if types is not None:
+        text += f" Of {types.n} patients with a tumour, its type was right in {types.value:.1%}."
+    worst = min(evaluation.tables[evaluation.main].by_class.items(), key=lambda item: item[1]["sensitivity"].value)
+    return f"{text} Most often missed: {class_title(worst[0]).lower()}, found in {worst[1]['sensitivity'].value:.1%}."
 
 
-def overall_rows(evaluation: Evaluation) -> list[tuple[str, list[Cell]]]:
-    """The rows of the first table: titles, and a cell for each split; those of slices, then those of patients."""
-    rows: list[tuple[str, list[Cell]]] = [
-        (title, [table.overall[key] for table in evaluation.tables.values()]) for key, title in OVERALL.items()
+def _tiles(evaluation: Evaluation) -> list[dict[str, str]]:
+    overall = evaluation.tables[evaluation.main].overall
+    chosen = [
+        ("Slices answered right", overall["accuracy"]),
+        ("Patients: tumour type right", evaluation.levels.patients.get("accuracy")),
+        ("AUC, mean over classes", overall["auc"]),
+        ("Calibration slope (1 is right)", overall["calibration_slope"]),
     ]
-    for key, title in BY_PATIENT.items():
-        cells = [evaluation.patients.get(name, {}).get(key, UNDEFINED) for name in evaluation.tables]
-        if any(map(defined, cells)):
-            rows.append((title, cells))
-    return rows
+    return [
+        {"title": title, "value": f"{item.value:.3f}", "interval": f"{item.low:.3f} to {item.high:.3f}"}
+        for title, item in chosen
+        if item is not None and tables.defined(item)
+    ]
 
 
-def _grid(grid: Grid) -> dict[str, Any]:
+def _whole(evaluation: Evaluation) -> dict[str, int]:
+    groups = {group for part in evaluation.answers.values() for group in part.groups}
+    return {"slices": sum(map(len, evaluation.answers.values())), "groups": len(groups)}
+
+
+def _side(evaluation: Evaluation, name: str) -> dict[str, Any]:
+    answers = evaluation.answers[name]
+    counts = Counter(answers.labels.tolist())
+    return {
+        "title": tables.SIDES[name],
+        "slices": len(answers),
+        "groups": len(set(answers.groups)),
+        "classes": [f"{class_title(answers.classes[c])}: {counts[c]}" for c in answers.present],
+    }
+
+
+def _plots(evaluation: Evaluation) -> list[dict[str, Any]]:
+    answers, table = evaluation.answers[evaluation.main], evaluation.tables[evaluation.main]
+    made = [{"svg": plots.confusion_plot(table, "slices"), "wide": False}]
+    if evaluation.main in evaluation.patient_tables:
+        patients = evaluation.patient_tables[evaluation.main]
+        made.append({"svg": plots.confusion_plot(patients, "patients, pooled"), "wide": False})
+    made.append({"svg": plots.roc_curves(answers), "wide": False})
+    made.append({"svg": plots.precision_recall_curves(answers), "wide": False})
+    if evaluation.history:
+        made.append({"svg": plots.training_curves(evaluation), "wide": True})
+    return made
+
+
+def _trust(evaluation: Evaluation) -> list[dict[str, Any]]:
+    trust = evaluation.trust
+    overall = evaluation.tables[evaluation.main].overall["accuracy"].value
+    made = [
+        {
+            "svg": plots.reliability_plot(trust.reliability),
+            "numbers": _grid(tables.reliability_grid(trust)),
+            "wide": False,
+        },
+        {"svg": plots.selective_plot(trust.selective), "numbers": _grid(tables.selective_grid(trust)), "wide": False},
+    ]
+    if trust.subgroups:
+        forest = plots.forest_plot(trust.subgroups, overall)
+        made.append({"svg": forest, "numbers": _grid(tables.subgroup_grid(trust)), "wide": True})
+    return made
+
+
+def _review(review: Review) -> dict[str, Any]:
+    return {"bias": _grid(tables.bias_grid(review)), "mistakes": [_mistake(item) for item in review.mistakes]}
+
+
+def _mistake(item: Mistake) -> dict[str, str]:
+    found = item.prediction
+    picture = base64.b64encode(item.png).decode("ascii")
+    return {
+        "picture": f"data:image/png;base64,{picture}",
+        "alt": f"{class_title(found.label)} taken for {class_title(found.predicted)}, with its heatmap",
+        "said": f"said: {class_title(found.predicted)}, {found.confidence:.1%}",
+        "truth": f"true: {class_title(found.label)}",
+        "where": f"{found.patient_group} · {Path(found.source).name}",
+    }
+
+
+def _limits(evaluation: Evaluation) -> Sequence[str]:
+    accuracy = evaluation.tables[evaluation.main].overall["accuracy"]
+    limits = [
+        "Single slices, not studies: a reader sees the whole volume, other sequences, and the patient.",
+        f"{accuracy.n} patient groups: what is rare among them is hardly measured. Read the intervals.",
+        "The classes are the only answers: other lesions, and tumours of other kinds, get one of these names too.",
+    ]
+    if len({origin for origin in evaluation.answers[evaluation.main].origins if origin}) > 1:
+        limits.append(
+            "Where classes come from different sources, part of a good figure may be that sources were told apart; the "
+            "tables by source say how the model does within one."
+        )
+    if evaluation.main != "test":
+        limits.append("No tested patients are here: these figures are of data that the model was made with.")
+    return limits
+
+
+def _grid(grid: tables.Grid) -> dict[str, Any]:
     return {
         "title": grid.title,
         "heads": grid.heads,
@@ -82,16 +169,10 @@ def _grid(grid: Grid) -> dict[str, Any]:
     }
 
 
-def _cell(cell: Cell) -> dict[str, str]:
-    if not defined(cell):
-        return {"value": UNDEFINED, "interval": "not defined here"}
+def _cell(cell: tables.Cell) -> dict[str, str]:
+    if not tables.defined(cell):
+        return {"value": tables.UNDEFINED, "interval": ""}
     if isinstance(cell, Estimate):
-        return {"value": f"{cell.value:.3f}", "interval": f"{cell.low:.3f} to {cell.high:.3f}"}
+        interval = f"{cell.low:.3f} to {cell.high:.3f}" if cell.low == cell.low else ""
+        return {"value": f"{cell.value:.3f}", "interval": interval}
     return {"value": cell, "interval": ""}
-
-
-def _plots(evaluation: Evaluation) -> list[str]:
-    main = evaluation.main
-    table = evaluation.tables[main]
-    plots = [confusion_plot(table.confusion, table.classes), roc_curves(evaluation.answers[main])]
-    return [training_curves(evaluation), *plots] if evaluation.history else plots

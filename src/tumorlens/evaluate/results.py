@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from tumorlens.evaluate.evaluation import Evaluation, estimates_json, evaluate_run, save_metrics
+from tumorlens.evaluate.evaluation import Evaluation, evaluate_run, save_metrics
 from tumorlens.evaluate.folds import save_folds
 from tumorlens.evaluate.report import write_report
+from tumorlens.evaluate.values import estimates_json
 
 
 def evaluate_folder(folder: Path) -> Evaluation:

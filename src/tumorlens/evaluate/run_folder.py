@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ class Run:
 
     `history` has a row an epoch, empty where there is none. `assignment` is the hash of the split, empty where unknown;
     `leaky` says that it was made by slice. `fold` names the fold that was tested, empty where there are none.
+    `provenance` is what its config says of its making, as name and value. `temperature` is what its bundle softens
+    logits by, None where there is none.
     """
 
     folder: Path
@@ -30,6 +32,8 @@ class Run:
     assignment: str = ""
     leaky: bool = False
     fold: str = ""
+    provenance: tuple[tuple[str, str], ...] = ()
+    temperature: float | None = None
 
     @property
     def tested(self) -> list[Prediction]:
@@ -57,6 +61,8 @@ def read_run(folder: Path) -> Run:
         assignment=str(split.get("assignment_sha256") or ""),
         leaky=bool(split.get("leaky_by_slice")),
         fold="" if fold is None else str(fold),
+        provenance=tuple(_provenance(config)),
+        temperature=_temperature(folder / "bundle" / "model.json"),
     )
 
 
@@ -104,6 +110,7 @@ def _pool(folder: Path, folds: Sequence[Run]) -> Run:
         folder=folder,
         predictions=tuple(replace(item, split="test") for run in folds for item in run.tested),
         assignment=splits.pop() if len(splits) == 1 else "",
+        provenance=folds[0].provenance,
         leaky=any(run.leaky for run in folds),
     )
 
@@ -124,6 +131,36 @@ def _read_config(folder: Path) -> dict[str, Any]:
         if not isinstance(config.get(key), kind | None):
             raise _damaged(path, f"{key} is {config[key]!r}")
     return config
+
+
+def _provenance(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is known of how a run was made."""
+    manifest, weights = config.get("manifest") or {}, config.get("initial_weights") or {}
+    settings, versions = config.get("settings") or {}, config.get("versions") or {}
+    known = {
+        "Made": config.get("created"),
+        "Commit": config.get("git_commit"),
+        "Versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
+        "Manifest": _file(manifest),
+        "Initial weights": _file(weights),
+        "Seed": settings.get("seed"),
+        "Split": (config.get("split") or {}).get("assignment_sha256"),
+    }
+    yield from ((name, str(value)) for name, value in known.items() if value not in (None, ""))
+
+
+def _file(entry: dict[str, Any]) -> str:
+    name = Path(str(entry.get("path") or entry.get("name") or "")).name
+    return f"{name}, SHA-256 {entry['sha256']}" if entry.get("sha256") else name
+
+
+def _temperature(card: Path) -> float | None:
+    if not card.is_file():
+        return None
+    try:
+        return float(json.loads(card.read_text(encoding="utf-8"))["temperature"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{card}: damaged, or no model card ({error}). Restore it, or move it away") from error
 
 
 def _damaged(path: Path, why: str) -> RunError:

@@ -3,15 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tumorlens.bootstrap import ROUNDS
-from tumorlens.evaluate.metrics import FLOOR, TUMOURS, Answers, Measures, Metric, auc, share, tumour_measures
+from tumorlens.bootstrap import ROUNDS, Metric, share
+from tumorlens.evaluate.answers import NONE, TUMOURS, Answers
+from tumorlens.evaluate.calibration import log_odds
+from tumorlens.evaluate.metrics import Measures, tumour_measures
 from tumorlens.evaluate.patients import patient_measures, patient_slices, pool
+from tumorlens.evaluate.ranks import auc
 from tumorlens.records import Estimate
-
-NONE = "no_tumor"
 
 #: A source with fewer patient groups has no figures of its own: an interval over so few says nothing.
 LEAST_GROUPS = 5
@@ -70,7 +68,7 @@ def none_measures(answers: Answers) -> Measures:
     truth, said = part.labels != none, part.predicted != none
     metrics: dict[str, Metric] = {}
     if truth.any() and not truth.all():
-        metrics["auc"] = auc(truth, _log_odds(part, none))
+        metrics["auc"] = auc(truth, -log_odds(part, none))
     if truth.any():
         metrics["sensitivity"] = share(said, truth)
     if not truth.all():
@@ -102,12 +100,6 @@ def patient_none_figures(answers: Answers, rounds: int = ROUNDS, seed: int = 0) 
         name: replace(figure, n_slices=counts.get(name, len(slices)))
         for name, figure in none_figures(pooled, rounds, seed).items()
     }
-
-
-def _log_odds(answers: Answers, none: int) -> NDArray[np.float64]:
-    """Of any tumour, (n,): unlike 1 - p they keep apart what is near certain."""
-    shares = np.clip(answers.probabilities, FLOOR, None)
-    return np.asarray(np.log(np.delete(shares, none, axis=1).sum(axis=1)) - np.log(shares[:, none]))
 
 
 def _enough_of_both(figures: dict[str, Estimate]) -> dict[str, Estimate]:

@@ -6,12 +6,30 @@ from dataclasses import dataclass
 
 from tumorlens.evaluate.evaluation import Evaluation
 from tumorlens.evaluate.folds import OF, FoldTable
+from tumorlens.evaluate.kinds import KINDS
+from tumorlens.evaluate.metrics import Table
+from tumorlens.evaluate.recalibrate import Recalibration
 from tumorlens.evaluate.repeats import Comparison
+from tumorlens.evaluate.review import Review
+from tumorlens.evaluate.selective import LabelSetFigures
 from tumorlens.evaluate.sources import Levels
-from tumorlens.records import Estimate
+from tumorlens.evaluate.trust import Trust
+from tumorlens.records import Estimate, class_title
 
 Cell = Estimate | str
 UNDEFINED = "–"
+
+SIDES = {"train": "Training", "val": "Validation", "test": "Test (unseen patients)"}
+#: Of slices, and of patients whose slices were pooled.
+OVERALL = (
+    "accuracy", "balanced_accuracy", "auc", "average_precision", "f1", "mcc", "kappa", "log_loss", "brier", "ece",
+    "ece_adaptive", "calibration_slope",
+)  # fmt: skip
+BY_CLASS = (
+    "sensitivity", "specificity", "ppv", "npv", "f1", "auc", "average_precision", "calibration_slope",
+    "calibration_intercept",
+)  # fmt: skip
+BY_PATIENT = {"accuracy": "Tumour type of patients: accuracy", "auc": "Tumour type of patients: AUC"}
 
 TUMOURS = {
     "accuracy": "Accuracy",
@@ -28,6 +46,10 @@ TUMOUR_NOTE = (
 NONE_NOTE = (
     "Within one source, where telling sources apart does not help. A source with only one of the two has its "
     "sensitivity or specificity alone. A patient’s tumour slices are pooled, and so are the slices without."
+)
+PATIENT_NOTE = (
+    "A patient’s slices of one label are pooled (mean log-probability) into one answer over all classes. Images "
+    "without a patient id are no patients."
 )
 FOLD_NOTE = (
     "SD: sample standard deviation over folds. Few patients a fold: the pooled figures with intervals say more. A "
@@ -48,6 +70,56 @@ class Grid:
     note: str = ""
 
 
+def figure_grids(evaluation: Evaluation) -> list[Grid]:
+    """Every figure by side and by class: of slices, and of patients where there are some."""
+    main, patients = evaluation.main, evaluation.patient_tables
+    made = [overall_grid(evaluation), class_grid(evaluation.tables[main], f"By class, slices ({main})")]
+    if main in patients:
+        made.append(_patient_grid(patients, main))
+        made.append(class_grid(patients[main], f"By class, patients ({main})"))
+    return made
+
+
+def overall_grid(evaluation: Evaluation) -> Grid:
+    """A row a figure, a column a side; the tumour types of patients at the end."""
+    tables = evaluation.tables
+    rows = _overall_rows(tables)
+    for key, title in BY_PATIENT.items():
+        cells = [evaluation.patients.get(name, {}).get(key, UNDEFINED) for name in tables]
+        if any(map(defined, cells)):
+            rows.append((title, *cells))
+    return Grid("Slices", ("", *(f"{SIDES[name]}: {_counted(tables[name], 'slices')}" for name in tables)), tuple(rows))
+
+
+def class_grid(table: Table, title: str) -> Grid:
+    """A row a figure, a column a class, each against the rest."""
+    heads = ("", *(class_title(name) for name in table.by_class))
+    rows: list[tuple[Cell, ...]] = [
+        (KINDS[key].title, *(own[key] for own in table.by_class.values())) for key in BY_CLASS
+    ]
+    return Grid(title, heads, tuple(rows))
+
+
+def _patient_grid(tables: Mapping[str, Table], main: str) -> Grid:
+    heads = ("", *(f"{SIDES[name]}: {_counted(table, 'answers')}" for name, table in tables.items()))
+    return Grid("Patients", heads, tuple(_overall_rows(tables)), PATIENT_NOTE)
+
+
+def _overall_rows(tables: Mapping[str, Table]) -> list[tuple[Cell, ...]]:
+    return [(_directed(key), *(table.overall[key] for table in tables.values())) for key in OVERALL]
+
+
+def _directed(key: str) -> str:
+    """A figure's title, with its direction where that is not upwards."""
+    note = {"lower": " (lower is better)", "one": " (1 is right)", "zero": " (0 is right)", "higher": ""}
+    return KINDS[key].title + note[KINDS[key].better]
+
+
+def _counted(table: Table, what: str) -> str:
+    accuracy = table.overall["accuracy"]
+    return f"{accuracy.n_slices} {what}, {accuracy.n} groups"
+
+
 def grids(evaluation: Evaluation) -> list[Grid]:
     """The tables of an evaluation beyond those by split and class, where there is something to show."""
     main = evaluation.main
@@ -59,6 +131,75 @@ def grids(evaluation: Evaluation) -> list[Grid]:
         *(fold_grids(evaluation.folds) if evaluation.folds else []),
     ]
     return [grid for grid in made if grid.rows]
+
+
+def confusion_grid(evaluation: Evaluation) -> Grid:
+    """Counts, rows true, columns predicted."""
+    table = evaluation.tables[evaluation.main]
+    names = [class_title(name) for name in table.classes]
+    rows = tuple((name, *map(str, row)) for name, row in zip(names, table.confusion, strict=True))
+    return Grid(f"Confusion matrix, rows true, columns predicted ({evaluation.main})", ("", *names), rows)
+
+
+def reliability_grid(trust: Trust) -> Grid:
+    """The numbers behind the reliability diagram."""
+    return Grid(
+        "Reliability",
+        ("Confidence", "said on average", "right"),
+        tuple((f"{b.low:.3f} to {b.high:.3f}", f"{b.said:.3f}", b.right) for b in trust.reliability),
+    )
+
+
+def selective_grid(trust: Trust) -> Grid:
+    """The numbers behind the selective curve."""
+    return Grid(
+        "Answering only when sure",
+        ("Confidence at least", "share answered", "accuracy of these"),
+        tuple((f"{p.threshold:.3f}", p.answered, p.accuracy) for p in trust.selective),
+    )
+
+
+def subgroup_grid(trust: Trust) -> Grid:
+    """The numbers behind the forest plot."""
+    return Grid(
+        "Subgroups",
+        ("Part", "slices, groups", "accuracy", "AUC (macro)"),
+        tuple(
+            (f"{g.divided_by}: {g.part}", f"{g.figures['accuracy'].n_slices}, {g.figures['accuracy'].n}",
+             g.figures["accuracy"], g.figures.get("auc", UNDEFINED))
+            for g in trust.subgroups
+        ),
+    )  # fmt: skip
+
+
+def bias_grid(review: Review) -> Grid:
+    """How far one gets without looking at the anatomy."""
+    return Grid(
+        "Source bias",
+        ("Balanced accuracy on the tested slices", ""),
+        (
+            ("Guessing", f"{review.chance:.3f}"),
+            ("Simple features: size, background, contrast, sharpness", review.features or UNDEFINED),
+            ("The model", review.model),
+        ),
+        "A forest on features that know nothing of anatomy, trained and tested on the same patients as the model. What "
+        "it gets above guessing could be had from telling sources apart.",
+    )
+
+
+def label_set_grid(trust: Trust) -> Grid:
+    """How often the truth is in the label set, and how large the sets are; empty without sets."""
+    return _set_grid("Label sets", trust.label_sets)
+
+
+def _set_grid(title: str, found: LabelSetFigures | None) -> Grid:
+    rows: tuple[tuple[Cell, ...], ...] = ()
+    if found is not None:
+        rows = (
+            ("All", found.coverage, found.size, found.single),
+            *((class_title(name), cell, UNDEFINED, UNDEFINED) for name, cell in found.by_class.items()),
+        )
+    return Grid(title, ("True class", "truth in the set", "classes in the set", "share of sets with one class"), rows)
 
 
 def fold_grids(table: FoldTable) -> list[Grid]:
@@ -81,21 +222,45 @@ def fold_grids(table: FoldTable) -> list[Grid]:
     ]  # fmt: skip
 
 
+def recalibration_grids(found: Recalibration) -> list[Grid]:
+    """What scaling does to calibration, and how label sets do, across folds."""
+    names = list(next(iter(found.figures.values())))
+    scaling = Grid(
+        f"Calibration across folds, {found.n_slices} slices of {found.n_groups} groups",
+        ("", *map(_directed, names)),
+        tuple((way, *(rows[name] for name in names)) for way, rows in found.figures.items()),
+        "Each fold is answered with what was fitted on the others.",
+    )
+    sets = _set_grid(f"Label sets across folds, at {found.coverage:.0%}", found.sets)
+    return [scaling, *([sets] if sets.rows else [])]
+
+
 def comparison_grid(comparison: Comparison) -> Grid:
-    """A row a figure: each run, their mean and standard deviation, and the ensemble."""
+    """A row a figure: each run, their mean and standard deviation, the ensemble, and what parts two runs."""
+    pair = comparison.pair
+    note = "SD: sample standard deviation between runs. Ensemble: mean log-probability of the runs for each slice."
+    if pair is not None:
+        note += " Difference: second run minus first, on the same draws of patients."
+        if pair.patients is not None:
+            test = pair.patients
+            note += (
+                f" Tumour types of {test.n} patients: {test.first_only} right by the first run alone, "
+                f"{test.second_only} by the second alone; McNemar’s exact test p = {test.p:.3f}."
+            )
     return Grid(
-        title="Runs compared, with 95 % intervals by patient for the ensemble",
-        heads=("", *comparison.names, "mean ± SD", "ensemble"),
+        title="Runs compared, with 95 % intervals by patient",
+        heads=("", *comparison.names, "mean ± SD", "ensemble", *(["difference"] if pair else [])),
         rows=tuple(
             (
                 figure_title(name),
                 *(_number(name, value) for value in values),
                 _spread(name, *comparison.mean_and_sd(name)),
                 comparison.ensemble.get(name, UNDEFINED),
+                *([pair.differences.get(name, UNDEFINED)] if pair else []),
             )
             for name, values in comparison.rows.items()
         ),
-        note="SD: sample standard deviation between runs. Ensemble: mean log-probability of the runs for each slice.",
+        note=note,
     )
 
 

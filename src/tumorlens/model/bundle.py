@@ -15,16 +15,20 @@ from tumorlens.config import Architecture, PreprocessSettings
 from tumorlens.data.manifest import file_hash
 from tumorlens.errors import BundleError
 from tumorlens.model.blocks import LAST_BLOCK
+from tumorlens.model.label_sets import LabelSets
 
 CARD = "model.json"
 ONNX = "model.onnx"
 WEIGHTS = "weights.safetensors"
-SCHEMA_VERSION = 2
-_READABLE = (1, 2)  # 1 knew no architecture but the plain one
+SCHEMA_VERSION = 3
+_READABLE = (1, 2, 3)  # 1 knew no architecture but the plain one, 2 neither label sets nor refusals
 
 
 class Card(BaseModel):
-    """`model.json`: what the model is, how to feed it, what it was trained on and how well it did."""
+    """`model.json`: what the model is, how to feed it, what it was trained on and how well it did.
+
+    `least_confidence` is the confidence below which an answer counts as too uncertain.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,6 +41,8 @@ class Card(BaseModel):
     network: Architecture = Architecture()
     explained_block: str = LAST_BLOCK[0]
     temperature: float = Field(default=1.0, gt=0.0)
+    label_sets: LabelSets | None = None
+    least_confidence: float = Field(default=0.0, ge=0.0, lt=1.0)
     training_data: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     initial_weights: str = ""

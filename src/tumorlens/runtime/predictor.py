@@ -10,7 +10,8 @@ from scipy.special import softmax
 from tumorlens.data.preprocess import prepare
 from tumorlens.errors import BundleError, InputError
 from tumorlens.model.bundle import ONNX, load_card
-from tumorlens.records import Float32, Geometry, Prediction, Slice
+from tumorlens.model.label_sets import DEFAULT_COVERAGE, label_set
+from tumorlens.records import Float32, Geometry, Prediction, Slice, Status
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,16 @@ class Answer:
 class Predictor:
     """A loaded bundle. Loading checks hashes and that the graph's outputs have the shapes that the card claims.
 
+    Args:
+        folder: the bundle.
+        coverage: how often the truth is to be in the label set.
+        answer_all: answer also what is too uncertain; its message still says so.
+
     Raises:
-        BundleError: the bundle is missing, altered, or does not do what it claims.
+        BundleError: the bundle is missing, altered, or does not do what it claims, or has no such coverage.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, coverage: float = DEFAULT_COVERAGE, answer_all: bool = False) -> None:
         import openvino as ov
 
         self.card = load_card(folder, needs=ONNX)
@@ -46,6 +52,9 @@ class Predictor:
         except RuntimeError as error:
             raise BundleError(f"{folder / ONNX}: cannot be loaded ({error})") from error
         self._check_claims(folder)
+        sets = self.card.label_sets
+        self._thresholds = sets.at(coverage) if sets else {}
+        self._answer_all = answer_all
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -73,11 +82,18 @@ class Predictor:
             logits, evidence = self._run(np.stack(squares)[:, None])
             rows = softmax(logits.astype(np.float64) / self.card.temperature, axis=1)
             for position, (number, geometry) in enumerate(ready):
-                item = slices[number]
-                probabilities = tuple(float(p) for p in rows[position])
-                prediction = Prediction(item.source, item.frame, "ok", self.classes, probabilities)
+                prediction = self._prediction(slices[number], tuple(float(p) for p in rows[position]))
                 answers[number] = Answer(prediction, evidence[position], geometry, self.card.temperature)
         return [answer for answer in answers if answer is not None]
+
+    def _prediction(self, item: Slice, probabilities: tuple[float, ...]) -> Prediction:
+        names = label_set(probabilities, self.classes, self._thresholds) if self._thresholds else ()
+        sure, least = max(probabilities), self.card.least_confidence
+        message = ""
+        if sure < least:
+            message = f"too uncertain: no class reaches a probability of {least:.0%}, the highest is {sure:.0%}"
+        status: Status = "refused" if message and not self._answer_all else "ok"
+        return Prediction(item.source, item.frame, status, self.classes, probabilities, names, message)
 
     def _run(self, images: Float32) -> tuple[Float32, Float32]:
         # A request of its own for each call: one predictor serves all sessions of the app at once.

@@ -24,11 +24,12 @@ from tumorlens.data.splits import sides_of_fold
 from tumorlens.errors import SplitError
 from tumorlens.model.blocks import BLOCKS_PER_LAYER
 from tumorlens.model.bundle import WEIGHTS, Card, write_card
+from tumorlens.model.label_sets import DEFAULT_COVERAGE, LabelSets, fit_label_sets, label_set
 from tumorlens.model.network import PARTS, TumorNet, freeze_before
+from tumorlens.model.temperature import fit_temperature
 from tumorlens.model.weights import load_backbone, stride_layout, trained_patients
 from tumorlens.records import CLASSES, Prediction, Sample
 from tumorlens.train.accidents import said_clearly
-from tumorlens.train.calibrate import fit_temperature
 from tumorlens.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from tumorlens.train.device import choose_device, choose_precision
 from tumorlens.train.loop import Hooks, LoopSettings, run_loop
@@ -333,7 +334,10 @@ def _finish(
     logits = computer.logits(dataset).numpy()
     val = np.array([sample.split == "val" for sample in dataset.samples])
     temperature = fit_temperature(logits[val], dataset.labels.numpy()[val])
-    write_predictions(_predictions(dataset.samples, logits / temperature), paths.predictions, CLASSES)
+    shares = softmax(logits.astype(np.float64) / temperature, axis=1)
+    groups = [sample.patient_group for sample in dataset.samples if sample.split == "val"]
+    sets = fit_label_sets(shares[val], dataset.labels.numpy()[val], groups, CLASSES, "validation patients")
+    write_predictions(_predictions(dataset.samples, shares, sets), paths.predictions, CLASSES)
     paths.bundle.mkdir(exist_ok=True)
     state = {key: value.cpu().contiguous() for key, value in computer.network.state_dict().items()}
     save_file(state, paths.bundle / WEIGHTS)
@@ -345,13 +349,15 @@ def _finish(
         preprocess=settings.preprocess,
         network=architecture(order),
         temperature=temperature,
+        label_sets=sets,
         training_data={**_data_summary(dataset.samples), "split": split},
         initial_weights=order.weights.name if order.weights else "random",
     )
     write_card(paths.bundle, card)
 
 
-def _predictions(samples: Sequence[Sample], logits: np.ndarray) -> list[Prediction]:
+def _predictions(samples: Sequence[Sample], shares: np.ndarray, sets: LabelSets) -> list[Prediction]:
+    thresholds = sets.at(DEFAULT_COVERAGE)
     return [
         Prediction(
             source=sample.path,
@@ -359,12 +365,14 @@ def _predictions(samples: Sequence[Sample], logits: np.ndarray) -> list[Predicti
             status="ok",
             classes=CLASSES,
             probabilities=tuple(float(p) for p in row),
+            label_set=label_set(row, CLASSES, thresholds),
             label=sample.label,
             patient_group=sample.patient_group,
             split=sample.split,
             origin=sample.source,
+            plane=sample.plane,
         )
-        for sample, row in zip(samples, softmax(logits, axis=1), strict=True)
+        for sample, row in zip(samples, shares, strict=True)
     ]
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tumorlens.bootstrap import PatientBootstrap, Weights
+from tumorlens.bootstrap import Metric, PatientBootstrap, ratio
 from tumorlens.data.audit.scan import FEATURES
 from tumorlens.records import Estimate, Float32
 
@@ -59,15 +59,11 @@ def source_bias(features: Float32, labels: Sequence[str], groups: Sequence[str],
         ).fit(x[train], y[train])
         predicted[test] = forest.predict(x[test])
         importance += forest.feature_importances_ / FOLDS
-    figure = PatientBootstrap([str(name) for name in g], _ROUNDS, seed).estimate(
-        lambda weights: _balanced_accuracy(y == predicted, y, weights)
-    )
+    figure = PatientBootstrap([str(name) for name in g], _ROUNDS, seed).estimate(_balanced_accuracy(y == predicted, y))
     ranked = sorted(zip(FEATURES, importance, strict=True), key=lambda item: -item[1])
     return SourceBias(figure, 1 / len(classes), tuple((name, float(share)) for name, share in ranked))
 
 
-def _balanced_accuracy(right: np.ndarray, labels: np.ndarray, weights: Weights) -> float:
-    names, codes = np.unique(labels, return_inverse=True)
-    total = np.bincount(codes, weights, minlength=len(names))
-    hits = np.bincount(codes, weights * right, minlength=len(names))
-    return float(np.mean(hits / total)) if (total > 0).all() else float("nan")
+def _balanced_accuracy(right: np.ndarray, labels: np.ndarray) -> Metric:
+    own = np.unique(labels) == labels[:, None]
+    return lambda draws: ratio(draws.totals(own & right[:, None]), draws.totals(own)).mean(axis=1)

@@ -1,0 +1,63 @@
+"""`tumorlens evaluate` and `calibrate`: what follows from answers that are there. No PyTorch."""
+
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from tumorlens.cli.terminal import say, show_comparison, show_evaluation, show_grids
+from tumorlens.errors import RunError
+from tumorlens.model.label_sets import DEFAULT_COVERAGE
+
+
+def evaluate(runs: Positional[tuple[Path, ...]], /) -> int:
+    """Evaluate the predictions of a run: tables here, metrics.json and report.html in its folder.
+
+    Several runs, which repeat each other with other seeds, are evaluated one by one and compared: mean, spread between
+    runs, and the figures of what they say together.
+
+    Args:
+        runs: Run folders made by train or crossval; of predictions.csv the label, patient_group and source columns are
+            used.
+    """
+    from tumorlens.evaluate.repeats import compare_runs
+    from tumorlens.evaluate.results import evaluate_folder
+
+    if not runs:
+        raise RunError("no run given. Give one or more run folders: `tumorlens evaluate RUN`")
+    evaluations = [evaluate_folder(folder) for folder in runs]
+    if len(runs) > 1:
+        show_comparison(compare_runs(runs, evaluations))
+    else:
+        show_evaluation(evaluations[0])
+    for folder in runs:
+        say(f"wrote {folder / 'metrics.json'} and {folder / 'report.html'}")
+    return 0
+
+
+def calibrate(run: Positional[Path], /, bundle: Path | None = None, coverage: float = DEFAULT_COVERAGE) -> int:
+    """Fit temperature and label sets on the tested patients of a cross-validation, and measure them across its folds.
+
+    Args:
+        run: A folder made by crossval; gets calibration.json.
+        bundle: A bundle of the same recipe, whose card takes over temperature and label sets.
+        coverage: How often the truth is to be in the label sets that are measured.
+    """
+    from tumorlens.evaluate.recalibrate import recalibrate, save_recalibration
+    from tumorlens.evaluate.run_folder import read_folds
+    from tumorlens.evaluate.tables import recalibration_grids
+    from tumorlens.model.bundle import load_card, write_card
+
+    card = load_card(bundle) if bundle else None
+    folds = read_folds(run)
+    found = recalibrate(folds, coverage)
+    show_grids(recalibration_grids(found))
+    say(f"temperature {found.temperature:.3f}")
+    save_recalibration(found, run / "calibration.json")
+    written = [str(run / "calibration.json")]
+    if bundle and card:
+        if card.classes != tuple(found.label_sets.thresholds):
+            raise RunError(f"{bundle}: its classes are {', '.join(card.classes)}, not those of {run}")
+        write_card(bundle, card.model_copy(update={"temperature": found.temperature, "label_sets": found.label_sets}))
+        written.append(f"the card of {bundle}")
+    say(f"wrote {' and '.join(written)}")
+    return 0

@@ -1,0 +1,164 @@
+"""Calibration from a cross-validation: what every patient was told by a model that had not seen them.
+
+Temperature and label sets are fitted on all tested slices of all folds, for a bundle that is to be used. How good they
+are is measured across the folds: those of one fold are answered with what was fitted on the others.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+
+from tumorlens.bootstrap import ROUNDS, PatientBootstrap
+from tumorlens.errors import RunError
+from tumorlens.evaluate import calibration
+from tumorlens.evaluate.answers import Answers, collect
+from tumorlens.evaluate.kinds import estimate
+from tumorlens.evaluate.run_folder import Run
+from tumorlens.evaluate.selective import LabelSetFigures, label_set_figures
+from tumorlens.evaluate.values import estimates_json, plain
+from tumorlens.model.label_sets import LabelSets, fit_label_sets, label_set
+from tumorlens.model.temperature import fit_temperature
+from tumorlens.records import Estimate
+
+#: How probabilities are made from logits.
+AS_TRAINED, TEMPERATURE, VECTOR = "each fold’s own temperature", "one temperature", "vector scaling"
+
+
+@dataclass(frozen=True)
+class Recalibration:
+    """What was fitted, and how good it is on patients that it was not fitted on.
+
+    `temperature` and `label_sets` are for a bundle of the same recipe. `figures` has calibration figures by way of
+    scaling, `sets` those of label sets at `coverage` after one temperature, both across folds. `n_slices` and
+    `n_groups` say how much was fitted on.
+    """
+
+    temperature: float
+    label_sets: LabelSets
+    figures: dict[str, dict[str, Estimate]]
+    sets: LabelSetFigures | None
+    coverage: float
+    n_slices: int
+    n_groups: int
+
+
+def recalibrate(folds: Sequence[Run], coverage: float, rounds: int = ROUNDS) -> Recalibration:
+    """Fit on the tested slices of all folds, and measure across them.
+
+    Args:
+        folds: of one cross-validation, each with the temperature of its bundle.
+        coverage: of the label sets that are measured.
+        rounds: bootstrap draws.
+
+    Raises:
+        RunError: fewer than two folds, or one whose temperature is unknown.
+    """
+    if len(folds) < 2:
+        raise RunError(
+            f"{len(folds)} fold there; calibration needs two, as what is fitted on one is measured on the other. "
+            "Give the folder of a cross-validation (`tumorlens crossval`)"
+        )
+    parts = [collect(run.tested) for run in folds]
+    logits = [_logits(run, part) for run, part in zip(folds, parts, strict=True)]
+    whole = collect([item for run in folds for item in run.tested])
+    told: dict[str, list[NDArray[np.float64]]] = {AS_TRAINED: [], TEMPERATURE: [], VECTOR: []}
+    sets: list[tuple[str, ...]] = []
+    for number, part in enumerate(parts):
+        z, labels, groups = _others(logits, parts, number)
+        temperature = fit_temperature(z, labels)
+        shares = softmax(logits[number] / temperature, axis=1)
+        told[AS_TRAINED].append(part.probabilities)
+        told[TEMPERATURE].append(shares)
+        told[VECTOR].append(_vector_scaled(z, labels, logits[number]))
+        fitted = fit_label_sets(softmax(z / temperature, axis=1), labels, groups, part.classes).at(coverage)
+        sets += [label_set(row, part.classes, fitted) for row in shares.tolist()]
+    figures = {
+        name: _figures(replace(whole, probabilities=np.concatenate(rows)), rounds) for name, rows in told.items()
+    }
+    after = replace(whole, probabilities=np.concatenate(told[TEMPERATURE]), label_sets=tuple(sets))
+    temperature = fit_temperature(np.concatenate(logits), whole.labels)
+    n_groups = len(set(whole.groups))
+    return Recalibration(
+        temperature=temperature,
+        label_sets=fit_label_sets(
+            softmax(np.concatenate(logits) / temperature, axis=1),
+            whole.labels,
+            whole.groups,
+            whole.classes,
+            f"{len(whole)} tested slices of {n_groups} patient groups in {len(folds)} folds",
+        ),
+        figures=figures,
+        sets=label_set_figures(after, PatientBootstrap(after.groups, rounds)),
+        coverage=coverage,
+        n_slices=len(whole),
+        n_groups=n_groups,
+    )
+
+
+def save_recalibration(found: Recalibration, path: Path) -> None:
+    """Write calibration.json, whole: temperature, label sets, and the figures across folds."""
+    values = {
+        "schema_version": 1,
+        "temperature": found.temperature,
+        "label_sets": found.label_sets.model_dump(),
+        "figures": {name: estimates_json(rows) for name, rows in found.figures.items()},
+        "measured_coverage": found.coverage,
+        "sets": plain(asdict(found.sets)) if found.sets else None,
+    }
+    temporary = path.with_suffix(".part")
+    temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _logits(run: Run, answers: Answers) -> NDArray[np.float64]:
+    """Logits up to a constant a slice: probabilities were softened by the temperature of the run's bundle."""
+    if run.temperature is None:
+        raise RunError(
+            f"{run.folder}: the temperature of its bundle is unknown, as bundle/model.json is missing. Restore it"
+        )
+    return answers.log_probabilities * run.temperature
+
+
+def _others(
+    logits: Sequence[NDArray[np.float64]], parts: Sequence[Answers], number: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64], list[str]]:
+    kept = [index for index in range(len(parts)) if index != number]
+    return (
+        np.concatenate([logits[index] for index in kept]),
+        np.concatenate([parts[index].labels for index in kept]),
+        [group for index in kept for group in parts[index].groups],
+    )
+
+
+def _vector_scaled(
+    z: NDArray[np.float64], labels: NDArray[np.int64], asked: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Probabilities of `asked` (m, C) after a factor and a shift for each class, fitted on z (n, C) by log loss."""
+    # Centred: logits are known up to a constant a slice, which a factor for each class would turn into something.
+    z, asked = z - z.mean(axis=1, keepdims=True), asked - asked.mean(axis=1, keepdims=True)
+    count = z.shape[1]
+
+    def loss(values: NDArray[np.float64]) -> float:
+        scaled = log_softmax(z * values[:count] + values[count:], axis=1)
+        return -float(scaled[np.arange(len(labels)), labels].mean())
+
+    found = minimize(loss, np.concatenate([np.ones(count), np.zeros(count)]), method="L-BFGS-B").x
+    return np.asarray(softmax(asked * found[:count] + found[count:], axis=1))
+
+
+def _figures(answers: Answers, rounds: int) -> dict[str, Estimate]:
+    draws = PatientBootstrap(answers.groups, rounds)
+    metrics = {
+        "log_loss": calibration.log_loss(answers),
+        "brier": calibration.brier(answers),
+        "ece": calibration.expected_calibration_error(answers, calibration.even_edges()),
+        "ece_adaptive": calibration.expected_calibration_error(answers, calibration.even_shares(answers)),
+        "calibration_slope": calibration.calibration_slope(answers),
+    }
+    return {name: estimate(draws, name, metric) for name, metric in metrics.items()}

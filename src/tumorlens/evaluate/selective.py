@@ -1,0 +1,84 @@
+"""What keeping quiet is worth: label sets, and answering only when sure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tumorlens.bootstrap import PatientBootstrap, mean, share
+from tumorlens.evaluate.answers import Answers
+from tumorlens.evaluate.kinds import estimate
+from tumorlens.records import Estimate
+
+#: Shares of the slices that are answered, the surest first.
+SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
+
+
+@dataclass(frozen=True)
+class SelectivePoint:
+    """Answering those slices alone whose confidence is at least `threshold`."""
+
+    threshold: float
+    answered: Estimate
+    accuracy: Estimate
+
+
+@dataclass(frozen=True)
+class LabelSetFigures:
+    """How label sets do: `coverage` is how often the truth is in them, `size` their mean number of classes.
+
+    `single` is the share of sets of one class; `by_class` has the coverage of each true class.
+    """
+
+    coverage: Estimate
+    size: Estimate
+    single: Estimate
+    by_class: Mapping[str, Estimate]
+
+
+def selective_curve(
+    answers: Answers, draws: PatientBootstrap, shares: Sequence[float] = SHARES
+) -> list[SelectivePoint]:
+    """Accuracy against the share answered, where the least sure slices are left out first.
+
+    El-Yaniv & Wiener, On the Foundations of Noise-free Selective Classification, JMLR 2010.
+
+    Args:
+        answers: n slices.
+        draws: of their patients.
+        shares: of the slices, at whose confidences thresholds are set; they are the same in every draw.
+    """
+    points = []
+    for part in shares:
+        threshold = float(np.quantile(answers.confidences, 1 - part, method="lower"))
+        answered = answers.confidences >= threshold
+        accuracy = estimate(draws, "accuracy", share(answers.right, answered))
+        points.append(
+            SelectivePoint(
+                threshold,
+                estimate(draws, "share", share(answered)),
+                replace(accuracy, n_slices=int(answered.sum())),
+            )
+        )
+    return points
+
+
+def label_set_figures(answers: Answers, draws: PatientBootstrap) -> LabelSetFigures | None:
+    """The figures of the label sets that stand in predictions; None where a slice has none."""
+    if not answers.label_sets or not all(answers.label_sets):
+        return None
+    sets = [set(names) for names in answers.label_sets]
+    hit = np.array([answers.classes[label] in names for label, names in zip(answers.labels, sets, strict=True)])
+    sizes = np.array([len(names) for names in sets])
+    by_class = {}
+    for c in answers.present:
+        own = answers.labels == c
+        groups = len({group for group, marked in zip(answers.groups, own, strict=True) if marked})
+        found = estimate(draws, "sensitivity", share(hit, own), groups)
+        by_class[answers.classes[c]] = replace(found, n=groups, n_slices=int(own.sum()))
+    return LabelSetFigures(
+        coverage=estimate(draws, "accuracy", share(hit)),
+        size=draws.estimate(mean(sizes), "lower"),
+        single=draws.estimate(share(sizes == 1)),
+        by_class=by_class,
+    )

@@ -1,0 +1,85 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.evaluate.made_runs import make_predictions
+from tests.evaluate.test_calibration import said_as_it_is
+from tumorlens.cli import main
+from tumorlens.errors import RunError
+from tumorlens.evaluate.recalibrate import AS_TRAINED, TEMPERATURE, VECTOR, recalibrate
+from tumorlens.evaluate.run_folder import Run
+from tumorlens.model.bundle import load_card
+from tumorlens.model.label_sets import COVERAGES
+from tumorlens.records import CLASSES, Prediction
+
+
+def folds(factor: float, temperature: float = 2.0, count: int = 3) -> list[Run]:
+    """Folds whose answers are `factor` times too bold after a temperature that was taken from somewhere."""
+    answers = said_as_it_is(factor, patients=600)
+    items = [
+        Prediction(f"{n}.png", 0, "ok", CLASSES, tuple(row), label=CLASSES[label], patient_group=group, split="test")
+        for n, (row, label, group) in enumerate(
+            zip(answers.probabilities.tolist(), answers.labels, answers.groups, strict=True)
+        )
+    ]
+    size = len(items) // count
+    return [
+        Run(Path(f"fold{n}"), tuple(items[n * size : (n + 1) * size]), fold=str(n), temperature=temperature)
+        for n in range(count)
+    ]
+
+
+def test_one_temperature_mends_boldness() -> None:
+    found = recalibrate(folds(2.0), 0.9, rounds=100)
+    assert found.temperature == pytest.approx(4.0, rel=0.1)  # twice too bold after a temperature of two
+    before, after = found.figures[AS_TRAINED], found.figures[TEMPERATURE]
+    assert before["calibration_slope"].high < 0.6
+    assert after["calibration_slope"].low < 1 < after["calibration_slope"].high
+    assert after["ece"].value < 0.5 * before["ece"].value
+    assert after["log_loss"].value < before["log_loss"].value
+    assert found.figures[VECTOR]["log_loss"].value == pytest.approx(after["log_loss"].value, rel=0.03)
+
+
+def test_label_sets_across_folds_keep_their_promise() -> None:
+    found = recalibrate(folds(1.0), 0.9, rounds=50)
+    assert found.sets is not None
+    assert all(0.84 < figure.value < 0.96 for figure in found.sets.by_class.values())
+    assert found.label_sets.coverages == COVERAGES
+    assert "1200 tested slices of 600 patient groups in 3 folds" in found.label_sets.fitted_on
+
+
+def test_one_fold_or_no_temperature_is_not_enough() -> None:
+    with pytest.raises(RunError, match="1 fold there; calibration needs two"):
+        recalibrate(folds(1.0)[:1], 0.9)
+    with pytest.raises(RunError, match=r"fold0: the temperature of its bundle is unknown"):
+        recalibrate(folds(1.0, temperature=None), 0.9)  # type: ignore[arg-type]
+
+
+def test_the_command_puts_it_into_a_bundle(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import shutil
+
+    from tests.evaluate.made_runs import write_run
+
+    for fold, which in (("0", slice(0, 4)), ("1", slice(4, None))):
+        run = write_run(tmp_path / "cv" / f"fold{fold}", make_predictions(which=which), fold=fold)
+        (run / "bundle").mkdir()
+        (run / "bundle" / "model.json").write_text('{"temperature": 1.5}')
+    bundle = Path(shutil.copytree(tiny_run / "bundle", tmp_path / "bundle"))
+    assert main(["calibrate", str(tmp_path / "cv"), "--bundle", str(bundle)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Label sets across folds, at 90%" in shown and "what was fitted on the others" in shown
+    kept = json.loads((tmp_path / "cv" / "calibration.json").read_text())
+    card = load_card(bundle)
+    assert card.temperature == pytest.approx(kept["temperature"])
+    assert card.label_sets is not None and "2 folds" in card.label_sets.fitted_on
+    (tmp_path / "cv" / "fold0" / "bundle" / "model.json").write_text("{}")
+    assert main(["calibrate", str(tmp_path / "cv")]) == 1
+    assert "damaged, or no model card" in capsys.readouterr().err
+
+
+def test_logits_come_back_whatever_the_temperature() -> None:
+    one, other = (recalibrate(folds(1.3, temperature), 0.9, rounds=1) for temperature in (1.0, 3.0))
+    assert other.temperature == pytest.approx(3 * one.temperature, rel=1e-3)
+    assert np.isfinite(one.figures[TEMPERATURE]["log_loss"].value)

@@ -36,7 +36,7 @@ def score(bundle: Path, samples: Sequence[Sample], root: Path) -> dict[str, Esti
         mask = read_mask(root, item)
         assert mask is not None
         inside = to_square(mask.astype(np.float32), geometry, settings.size) > 0.5
-        logits, evidence = predictor._run(square[None, None])
+        logits, evidence, _ = predictor._run(square[None, None])
         shares = tuple(float(p) for p in softmax(logits[0].astype(np.float64) / predictor.card.temperature))
         chosen = predictor.classes[int(np.argmax(shares))]
         heat = gradcam(evidence[0], shares, predictor.classes, chosen, "probability", predictor.card.temperature)

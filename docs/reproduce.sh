@@ -20,5 +20,7 @@ fi
 # shellcheck disable=SC2086
 tumorlens crossval "$manifest" --out "$out/cv" --weights "$weights" --preset best --folds ${FOLDS:-0}
 tumorlens evaluate "$out/cv/fold0"
+# Pictures that are no brain MRI, in a folder for each kind, teach the model to refuse them.
+if [ -d "${OTHERS:-}" ]; then tumorlens refusal "$out/cv/fold0" --others "$OTHERS"; fi
 tumorlens predict "$data/dicom_brain" --model "$out/cv/fold0/bundle" --out "$out/predictions.csv" \
     --heatmaps "$out/heatmaps" --overwrite

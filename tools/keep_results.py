@@ -1,35 +1,40 @@
-"""Keep what figures in the docs follow from: of each fold its config, history and the answers for its tested slices.
+"""Keep what figures in the docs follow from: of each fold its config, history, card, figures and tested answers.
 
     python tools/keep_results.py CROSSVAL OUT
 
 `tumorlens evaluate OUT` then gives the figures again, without the images and without training.
 """
 
-import csv
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
+
+from tumorlens.data.predictions import read_predictions, write_predictions
+from tumorlens.records import Prediction
 
 
 def main(source: Path, out: Path) -> None:
     """Copy the finished folds of a cross-validation."""
     for run in sorted(path.parent for path in source.glob("fold*/metrics.json")):
         folder = out / run.name
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(run / "history.csv", folder)
+        (folder / "bundle").mkdir(parents=True, exist_ok=True)
+        for name in ("history.csv", "metrics.json"):
+            shutil.copy(run / name, folder)
+        shutil.copy(run / "bundle" / "model.json", folder / "bundle")
         config = json.loads((run / "config.json").read_text(encoding="utf-8"))
         config["manifest"]["path"] = Path(config["manifest"]["path"]).name
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        with (run / "predictions.csv").open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
-        with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            for row in rows:
-                # Where the images lay is nobody's business; below the name of their set it is.
-                _, found, after = row["input"].rpartition(f"/{row['source']}/")
-                writer.writerow({**row, "input": f"{row['source']}/{after}" if found else Path(row["input"]).name})
+        rows = read_predictions(run / "predictions.csv")
+        tested = [replace(item, source=_below(item)) for item in rows if item.split == "test"]
+        write_predictions(tested, folder / "predictions.csv", tested[0].classes)
+
+
+def _below(item: Prediction) -> str:
+    """Where the images lay is nobody's business; below the name of their set it is."""
+    _, found, after = item.source.rpartition(f"/{item.origin}/")
+    return f"{item.origin}/{after}" if found else Path(item.source).name
 
 
 if __name__ == "__main__":

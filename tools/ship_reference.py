@@ -15,13 +15,16 @@ import jinja2
 
 from tumorlens.data.predictions import read_predictions
 from tumorlens.evaluate.evaluation import Evaluation, evaluate_run
-from tumorlens.evaluate.report import BY_CLASS, OVERALL
+from tumorlens.evaluate.kinds import KINDS
 from tumorlens.evaluate.results import card_metrics
+from tumorlens.evaluate.tables import BY_CLASS, OVERALL
 from tumorlens.model.bundle import ONNX, Card, load_card, write_card
 from tumorlens.records import CLASS_TITLES, Estimate
 
 REFERENCE = Path(__file__).parent.parent / "src" / "tumorlens" / "reference"
 NAME = "tumorlens-reference-2"
+#: Without tuning: no class is more probable than all others together.
+LEAST_CONFIDENCE = 0.5
 LICENCE = "Non-commercial use only (LICENSE beside the model)"
 WEIGHTS = "ResNet-50, ImageNet-1k, permute-quantize-finetune `resnet50_large` (decompressed)"
 ORIGINAL = "https://github.com/uber-research/permute-quantize-finetune"
@@ -68,9 +71,10 @@ def main(run: Path, licence: Path) -> None:
             "initial_weights": f"{WEIGHTS}, {ORIGINAL}",
             "files": {},
             "metrics": card_metrics(evaluation),
+            "least_confidence": LEAST_CONFIDENCE,
         }
     )
-    write_card(REFERENCE, card)
+    write_card(REFERENCE, card)  # refusal.safetensors stays with the weights, which do not ship
     groups = sorted(
         {item.patient_group for item in tested if item.patient_group.split(":")[0] in ("figshare", "tcga_lgg")}
     )
@@ -95,9 +99,9 @@ def main(run: Path, licence: Path) -> None:
         card=card,
         trained=trained.training_data["slices"],
         sides={name: part.overall["accuracy"] for name, part in evaluation.tables.items()},
-        overall=[(title, [part.overall[key] for part in evaluation.tables.values()]) for key, title in OVERALL.items()],
+        overall=[(KINDS[key].title, [part.overall[key] for part in evaluation.tables.values()]) for key in OVERALL],
         tumours=evaluation.tumours,
-        heads=list(BY_CLASS.values()),
+        heads=[KINDS[key].title for key in BY_CLASS],
         by_class=[(CLASS_TITLES[key], [row[head] for head in BY_CLASS]) for key, row in table.by_class.items()],
         sources=by_source(evaluation),
         levels=evaluation.levels,

@@ -13,7 +13,7 @@ from tumorlens.errors import TumorlensError
 from tumorlens.examples import EXAMPLES, Example
 from tumorlens.explain.overlay import to_grey
 from tumorlens.pipeline import REFERENCE, Explained
-from tumorlens.records import Slice, class_title
+from tumorlens.records import Prediction, Slice, class_title
 from tumorlens.runtime.predictor import Predictor
 
 _STYLE = """
@@ -52,8 +52,8 @@ def main() -> None:
         return
     frame = st.slider("Frame", 1, len(slices), len(slices) // 2 + 1) - 1 if len(slices) > 1 else 0
     answer = predictor.predict([slices[frame]])[0]
-    if answer.prediction.status != "ok":
-        st.error(answer.prediction.message)
+    if answer.evidence is None:
+        _unanswered(answer.prediction)
         return
     _show(Explained(answer, slices[frame]), name, note, predictor)
 
@@ -116,7 +116,7 @@ def _show(item: Explained, name: str, note: str, predictor: Predictor) -> None:
         st.html(
             f'<div class="tl-soft">{escape(name)}</div>'
             f'<div class="tl-answer" data-testid="answer">{class_title(prediction.predicted)}</div>'
-            f'<div class="tl-soft">probability {prediction.confidence:.1%}</div>' + _bars(item)
+            f'<div class="tl-soft">probability {prediction.confidence:.1%}</div>' + _verdict(prediction) + _bars(item)
         )
         if note:
             st.info(note)
@@ -144,6 +144,31 @@ def _show(item: Explained, name: str, note: str, predictor: Predictor) -> None:
         _trust(predictor)
 
 
+def _unanswered(prediction: Prediction) -> None:
+    """Why there is no answer."""
+    if prediction.status == "error":
+        st.error(prediction.message)
+        return
+    st.html('<div class="tl-answer" data-testid="answer">No answer</div>')
+    st.warning(
+        "This does not look like an MRI slice of the head, as far as this model can tell. It answers only what "
+        "resembles the scans it learned from."
+    )
+
+
+def _verdict(prediction: Prediction) -> str:
+    """What cannot be ruled out, and whether the answer counts as too uncertain."""
+    lines = []
+    if prediction.status == "refused":
+        lines.append("<b>Too uncertain to count as an answer.</b>")
+    others = [class_title(name).lower() for name in prediction.label_set if name != prediction.predicted]
+    if others:
+        lines.append(f"Not ruled out: {', '.join(others)}.")
+    elif prediction.label_set:
+        lines.append("The other classes are ruled out, as far as 9 in 10 such slices go.")
+    return "".join(f'<div class="tl-soft">{line}</div>' for line in lines)
+
+
 def _bars(item: Explained) -> str:
     prediction = item.answer.prediction
     ranked = sorted(zip(prediction.probabilities, prediction.classes, strict=True), reverse=True)
@@ -164,7 +189,7 @@ def _trust(predictor: Predictor) -> None:
             "Class": class_title(key),
             "Sensitivity": _interval(values["sensitivity"]),
             "Specificity": _interval(values["specificity"]),
-            "Precision": _interval(values["precision"]),
+            "PPV": _interval(values.get("ppv") or values["precision"]),
             "Patients with it": values["sensitivity"]["n"],
         }
         for key, values in figures.items()
@@ -173,13 +198,19 @@ def _trust(predictor: Predictor) -> None:
         st.markdown("Measured on patients that the model never saw, with 95 % intervals by patient:")
         st.table(rows)
     st.markdown(
-        "- The model answers **every** picture, also one that is no brain MRI: do not read an answer for such.\n"
+        f"- {_refusals(predictor)}\n"
         "- Tumours and healthy heads of the training data come largely from different sources; part of what tells "
         "them apart may be the source.\n"
         "- A heatmap shows where the network found its evidence, on a coarse grid; often that is not in the "
         "tumour. It is no outline."
     )
     st.caption(f"Model {card.name}, made {card.created[:10]} · classes {', '.join(card.classes)} · {card.licence}")
+
+
+def _refusals(predictor: Predictor) -> str:
+    if predictor.card.refusal is None:
+        return "The model answers **every** picture, also one that is no brain MRI: do not read an answer for such."
+    return "Pictures that are no brain MRI are refused, but not every one of them: do not read an answer for such."
 
 
 def _interval(estimate: dict[str, Any]) -> str:

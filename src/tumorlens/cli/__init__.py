@@ -87,6 +87,7 @@ def commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:
         "evaluate": measure.evaluate,
         "calibrate": measure.calibrate,
         "export": models.export,
+        "refusal": models.refusal,
         "predict": predict.predict,
         "app": predict.app,
     }

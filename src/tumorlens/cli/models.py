@@ -124,6 +124,26 @@ def export(bundle: Positional[Path], /, half: bool = True) -> int:
     return 0
 
 
+def refusal(run: Positional[Path], /, others: Path) -> int:
+    """Teach a trained model to refuse what is no brain MRI; its bundle is exported again.
+
+    Args:
+        run: A run folder made by train, whose pictures are still there.
+        others: A folder with pictures that are no brain MRI, in a folder for each kind: photographs, X-rays, text…
+    """
+    from tumorlens.refusal import teach_refusal
+
+    with progress_bar() as bar:
+        found = teach_refusal(run, others, bar.update)
+    for title, rows in (("brain slices, tested", found.brains), ("others, each kind unseen", found.kinds)):
+        for name, (refused, n) in rows.items():
+            say(f"{title}: {name}: {refused:.1%} of {n} refused")
+        total = sum(n for _, n in rows.values())
+        say(f"{title}: all: {sum(share * n for share, n in rows.values()) / max(total, 1):.1%} of {total} refused")
+    say(f"wrote {run / 'bundle'}")
+    return 0
+
+
 @contextmanager
 def _reporter(track: Literal["none", "tensorboard", "mlflow"]) -> Iterator["Reporter"]:
     from tumorlens.train.recipe import Reporter

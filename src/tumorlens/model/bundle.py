@@ -1,7 +1,8 @@
 """The bundle: a trained model with everything that is needed to use it rightly, checked when it is loaded.
 
-A folder of `model.json` (the card), `model.onnx` and, for further training, `weights.safetensors`. The card holds
-the hash of every other file, so a changed byte is noticed. No pickle, no torch.
+A folder of `model.json` (the card), `model.onnx` and, for further training, `weights.safetensors` and what tells brain
+MRI from other pictures, `refusal.safetensors`. The card holds the hash of every other file, so a changed byte is
+noticed. No pickle, no torch.
 """
 
 import json
@@ -20,8 +21,19 @@ from tumorlens.model.label_sets import LabelSets
 CARD = "model.json"
 ONNX = "model.onnx"
 WEIGHTS = "weights.safetensors"
+GATE = "refusal.safetensors"
+STRANGENESS = "strangeness"  # the graph's output that tells brain MRI from other pictures
 SCHEMA_VERSION = 3
 _READABLE = (1, 2, 3)  # 1 knew no architecture but the plain one, 2 neither label sets nor refusals
+
+
+class Refusal(BaseModel):
+    """What is no brain MRI: the graph's `strangeness` above `threshold`. `fitted_on` says what told them apart."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threshold: float
+    fitted_on: str = ""
 
 
 class Card(BaseModel):
@@ -42,6 +54,7 @@ class Card(BaseModel):
     explained_block: str = LAST_BLOCK[0]
     temperature: float = Field(default=1.0, gt=0.0)
     label_sets: LabelSets | None = None
+    refusal: Refusal | None = None
     least_confidence: float = Field(default=0.0, ge=0.0, lt=1.0)
     training_data: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
@@ -57,7 +70,7 @@ def write_card(folder: Path, card: Card) -> Card:
     Returns:
         The card as written.
     """
-    names = sorted(path.name for path in folder.iterdir() if path.name in (ONNX, WEIGHTS))
+    names = sorted(path.name for path in folder.iterdir() if path.name in (ONNX, WEIGHTS, GATE))
     files = {name: file_hash(folder / name) for name in names}
     complete = card.model_copy(update={"schema_version": SCHEMA_VERSION, "files": files})
     temporary = folder / f"{CARD}.part"

@@ -1,7 +1,8 @@
 """From trained weights to a graph that answers and explains in one pass, without PyTorch.
 
 Outputs, float32: `logits` (n, C); `evidence` (n, C, h, w), the maps M[c] = sum_k W[c, k] A[k] whose mean plus bias is
-the logit; `features` (n, 2048), the pooled features. Input: `images` (n, 1, size, size) in [0, 1].
+the logit; `features` (n, 2048), the pooled features; where the bundle refuses, `strangeness` (n,), log odds that a
+picture is no brain MRI. Input: `images` (n, 1, size, size) in [0, 1].
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tumorlens.errors import BundleError
-from tumorlens.model.bundle import ONNX, WEIGHTS, Card, load_card, write_card
+from tumorlens.model.bundle import GATE, ONNX, STRANGENESS, WEIGHTS, Card, load_card, write_card
 from tumorlens.model.network import TumorNet
 
 OUTPUTS = ("logits", "evidence", "features")
@@ -27,14 +28,18 @@ OUTPUTS = ("logits", "evidence", "features")
 class _Answer(nn.Module):
     """The network with all of its outputs."""
 
-    def __init__(self, network: TumorNet) -> None:
+    def __init__(self, network: TumorNet, gate: dict[str, torch.Tensor] | None) -> None:
         super().__init__()
         self.network = network
+        self.gate = gate
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        values = self.network.feature_map(images)
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        before, values = self.network.last_maps(images)
         features = self.network.pool(values)
-        return self.network.classify(features), self.network.evidence(values), features
+        answer = (self.network.classify(features), self.network.evidence(values), features)
+        if self.gate is None:
+            return answer
+        return (*answer, self.network.pool(before) @ self.gate["weight"] + self.gate["bias"])
 
 
 def export_bundle(folder: Path, half: bool = True) -> Card:
@@ -49,7 +54,8 @@ def export_bundle(folder: Path, half: bool = True) -> Card:
     """
     card = load_card(folder, needs=WEIGHTS)
     network = load_network(folder, card)
-    _to_onnx(network, folder / ONNX, card.preprocess.size, half)
+    gate = load_file(folder / GATE) if card.refusal else None
+    _to_onnx(_Answer(network, gate), folder / ONNX, card.preprocess.size, half)
     return write_card(folder, card)
 
 
@@ -71,17 +77,17 @@ def load_network(folder: Path, card: Card) -> TumorNet:
     return network.eval()
 
 
-def _to_onnx(network: TumorNet, path: Path, size: int, half: bool) -> None:
+def _to_onnx(answer: _Answer, path: Path, size: int, half: bool) -> None:
     example = torch.zeros(2, 1, size, size)
     # The exporter prints and warns about its own internals; nothing in it is for the user.
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            _Answer(network).eval(),
+            answer.eval(),
             (example,),
             input_names=["images"],
-            output_names=list(OUTPUTS),
+            output_names=[*OUTPUTS, *([STRANGENESS] if answer.gate else [])],
             dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
             dynamo=True,
             verbose=False,
@@ -108,7 +114,7 @@ def _strip_traces(model: onnx.ModelProto) -> None:
 def _store_half(model: onnx.ModelProto) -> None:
     """Keep large float32 weights as float16 and cast them back in the graph; engines fold the cast when they load."""
     for tensor in list(model.graph.initializer):
-        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < 1024:
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) <= 1024:
             continue
         values = numpy_helper.to_array(tensor).astype(np.float16)
         stored = f"{tensor.name}_half"

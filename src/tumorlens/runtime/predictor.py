@@ -9,7 +9,7 @@ from scipy.special import softmax
 
 from tumorlens.data.preprocess import prepare
 from tumorlens.errors import BundleError, InputError
-from tumorlens.model.bundle import ONNX, load_card
+from tumorlens.model.bundle import ONNX, STRANGENESS, load_card
 from tumorlens.model.label_sets import DEFAULT_COVERAGE, label_set
 from tumorlens.records import Float32, Geometry, Prediction, Slice, Status
 
@@ -34,7 +34,7 @@ class Predictor:
     Args:
         folder: the bundle.
         coverage: how often the truth is to be in the label set.
-        answer_all: answer also what is too uncertain; its message still says so.
+        answer_all: answer also what is no brain MRI or too uncertain; its message still says so.
 
     Raises:
         BundleError: the bundle is missing, altered, or does not do what it claims, or has no such coverage.
@@ -79,40 +79,57 @@ class Predictor:
             squares.append(square)
             ready.append((number, geometry))
         if squares:
-            logits, evidence = self._run(np.stack(squares)[:, None])
+            logits, evidence, strangeness = self._run(np.stack(squares)[:, None])
             rows = softmax(logits.astype(np.float64) / self.card.temperature, axis=1)
             for position, (number, geometry) in enumerate(ready):
-                prediction = self._prediction(slices[number], tuple(float(p) for p in rows[position]))
+                item, strange = slices[number], self._strange(float(strangeness[position]))
+                if strange and not self._answer_all:
+                    answers[number] = Answer(
+                        Prediction(item.source, item.frame, "refused", self.classes, message=strange)
+                    )
+                    continue
+                prediction = self._prediction(item, tuple(float(p) for p in rows[position]), strange)
                 answers[number] = Answer(prediction, evidence[position], geometry, self.card.temperature)
         return [answer for answer in answers if answer is not None]
 
-    def _prediction(self, item: Slice, probabilities: tuple[float, ...]) -> Prediction:
+    def _strange(self, score: float) -> str:
+        """Why a picture is refused, or an empty string."""
+        if self.card.refusal is None or score <= self.card.refusal.threshold:
+            return ""
+        return (
+            f"not a brain MRI, as far as this model can tell: its score is {score:.1f}, brain slices lie below "
+            f"{self.card.refusal.threshold:.1f}. Give a slice of the head, or answer it all the same with --answer-all"
+        )
+
+    def _prediction(self, item: Slice, probabilities: tuple[float, ...], message: str) -> Prediction:
         names = label_set(probabilities, self.classes, self._thresholds) if self._thresholds else ()
         sure, least = max(probabilities), self.card.least_confidence
-        message = ""
-        if sure < least:
+        if sure < least and not message:
             message = f"too uncertain: no class reaches a probability of {least:.0%}, the highest is {sure:.0%}"
         status: Status = "refused" if message and not self._answer_all else "ok"
         return Prediction(item.source, item.frame, status, self.classes, probabilities, names, message)
 
-    def _run(self, images: Float32) -> tuple[Float32, Float32]:
+    def _run(self, images: Float32) -> tuple[Float32, Float32, Float32]:
+        """Logits, evidence, and strangeness, which is zero where the bundle does not refuse."""
         # A request of its own for each call: one predictor serves all sessions of the app at once.
         result = self._compiled.create_infer_request().infer(images)
-        return np.array(result["logits"]), np.array(result["evidence"])
+        strangeness = np.array(result[STRANGENESS]) if self.card.refusal else np.zeros(len(images), dtype=np.float32)
+        return np.array(result["logits"]), np.array(result["evidence"]), strangeness
 
     def _check_claims(self, folder: Path) -> None:
         size = self.card.preprocess.size
         try:
-            logits, evidence = self._run(np.zeros((1, 1, size, size), dtype=np.float32))
+            logits, evidence, strangeness = self._run(np.zeros((1, 1, size, size), dtype=np.float32))
         except (RuntimeError, KeyError) as error:
             raise BundleError(
                 f"{folder / ONNX}: does not take (n, 1, {size}, {size}) or lacks an output ({error}). Export it again"
             ) from error
         count = len(self.classes)
-        if logits.shape != (1, count) or evidence.ndim != 4 or evidence.shape[:2] != (1, count):
+        shapes = logits.shape == (1, count) and evidence.ndim == 4 and evidence.shape[:2] == (1, count)
+        if not shapes or strangeness.shape != (1,):
             raise BundleError(
-                f"{folder / ONNX}: logits {logits.shape} and evidence {evidence.shape}, but the card claims {count} "
-                "classes. Export the bundle again"
+                f"{folder / ONNX}: logits {logits.shape}, evidence {evidence.shape}, strangeness "
+                f"{strangeness.shape}, but the card claims {count} classes. Export the bundle again"
             )
 
 

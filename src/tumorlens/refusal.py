@@ -1,0 +1,136 @@
+"""Teach a trained model what is no brain MRI: what `tumorlens refusal` does."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from tumorlens.config import PreprocessSettings
+from tumorlens.data.dataset import load_dataset
+from tumorlens.data.manifest import read_manifest
+from tumorlens.data.preprocess import prepare
+from tumorlens.data.readers import Refused, find_inputs, read_slices
+from tumorlens.data.splits import sides_of_fold
+from tumorlens.errors import InputError, RunError
+from tumorlens.model.bundle import GATE, WEIGHTS, Refusal, load_card, write_card
+from tumorlens.model.network import TumorNet
+from tumorlens.records import Sample
+from tumorlens.runtime.export import export_bundle, load_network
+from tumorlens.train.device import choose_precision
+from tumorlens.train.recipe import VAL_SHARE
+from tumorlens.train.refusal import fit_gate, pooled_features
+
+Progress = Callable[[str, int, int], None]
+THRESHOLD = 0.0  # log odds
+
+
+@dataclass(frozen=True)
+class RefusalFigures:
+    """How the gate does: `refused` and `n` of the run's tested brain slices, by source, and of each kind of others.
+
+    Each kind is scored by a gate that was fitted without it; brain slices by one that was fitted on the training side.
+    """
+
+    brains: dict[str, tuple[float, int]]
+    kinds: dict[str, tuple[float, int]]
+
+
+def teach_refusal(run: Path, others: Path, progress: Progress) -> RefusalFigures:
+    """Fit the gate on a run's training slices against other pictures, and put it into the run's bundle.
+
+    Args:
+        run: a run folder whose manifest is still there.
+        others: a folder with pictures that are no brain MRI, a folder for each kind.
+        progress: called with (stage, done, total).
+
+    Raises:
+        RunError: no such run, its manifest is gone, or fewer than two kinds of others.
+        BundleError: its bundle has no weights.
+    """
+    card = load_card(run / "bundle", needs=WEIGHTS)
+    network = load_network(run / "bundle", card)
+    samples, root = _samples(run)
+    data = load_dataset(samples, root, card.preprocess, lambda done, n: progress("reading brains", done, n))
+    train = data.side("train")
+    pictures = _others(others, card.preprocess, progress)
+    brains = np.concatenate(
+        [_features(network, train.images, progress, "brains"), _features(network, train.images, progress, "views", 1)]
+    )
+    kinds = {name: _features(network, images, progress, name) for name, images in pictures.items()}
+    gate = fit_gate(brains, np.concatenate(list(kinds.values())))
+    found = {}
+    for number, (name, values) in enumerate(kinds.items()):
+        progress("leaving out one kind", number, len(kinds))
+        rest = np.concatenate([item for other, item in kinds.items() if other != name])
+        found[name] = (float((fit_gate(brains, rest).scores(values) > THRESHOLD).mean()), len(values))
+    tested = data.side("test")
+    scores = gate.scores(_features(network, tested.images, progress, "tested brains"))
+    by_source = {}
+    for source in sorted({sample.source for sample in tested.samples}):
+        own = np.array([sample.source == source for sample in tested.samples])
+        by_source[source] = (float((scores[own] > THRESHOLD).mean()), int(own.sum()))
+    save_file(
+        {"weight": gate.weight.astype(np.float32), "bias": np.array([gate.bias], dtype=np.float32)},
+        run / "bundle" / GATE,
+    )
+    n_others = sum(map(len, kinds.values()))
+    refusal = Refusal(
+        threshold=THRESHOLD, fitted_on=f"{len(train)} brain slices, {n_others} others of {len(kinds)} kinds"
+    )
+    write_card(run / "bundle", card.model_copy(update={"refusal": refusal}))
+    export_bundle(run / "bundle")
+    return RefusalFigures(by_source, found)
+
+
+def _samples(run: Path) -> tuple[list[Sample], Path]:
+    try:
+        config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+        manifest, fold = Path(config["manifest"]["path"]), config["manifest"]["fold"]
+        seed = int(config["settings"]["seed"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{run}: no run folder, or its config.json is damaged ({error}). Give a folder of `train`"
+        ) from error
+    samples = read_manifest(manifest)
+    return (samples if fold is None else sides_of_fold(samples, fold, VAL_SHARE, seed)), manifest.parent
+
+
+def _others(folder: Path, settings: PreprocessSettings, progress: Progress) -> dict[str, torch.Tensor]:
+    """Prepared squares (n, size, size), uint8, by kind; what cannot be read is left out."""
+    found = {}
+    kinds = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    for number, path in enumerate(kinds):
+        progress("reading others", number, len(kinds))
+        squares: list[NDArray[np.float32]] = []
+        for entry in find_inputs([path]):
+            if isinstance(entry, Refused):
+                continue
+            try:
+                squares += [prepare(item, settings)[0] for item in read_slices(entry)]
+            except InputError:
+                continue
+        if squares:
+            found[path.name] = torch.from_numpy(np.round(np.stack(squares) * 255).astype(np.uint8))
+    if len(found) < 2:
+        raise RunError(
+            f"{folder}: {len(found)} kinds of pictures there, needed are two. Put pictures that are no brain MRI "
+            "into it, a folder for each kind (photographs, X-rays, CT, text…)"
+        )
+    return found
+
+
+def _features(
+    network: TumorNet, images: torch.Tensor, progress: Progress, what: str, views: int | None = None
+) -> NDArray[np.float64]:
+    precision = choose_precision("auto", torch.device("cpu"))
+    parts = []
+    for start in range(0, len(images), 256):
+        progress(f"features: {what}", start, len(images))
+        seed = None if views is None else views + start
+        parts.append(pooled_features(network, images[start : start + 256], seed, precision))
+    return np.concatenate(parts)

@@ -1,0 +1,60 @@
+"""Every figure with an interval that README, the model card or the docs print follows from an artefact in the repo."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tumorlens.evaluate.evaluation import evaluate_run
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "docs" / "results"
+FIGURE = re.compile(r"-?\d\.\d{3} \(-?\d\.\d{3} to -?\d\.\d{3}\)")
+PAGES = ("README.md", "docs/training.md", "docs/trust.md", "src/tumorlens/reference/MODEL_CARD.md")
+
+
+def estimates(value: Any) -> Iterator[str]:
+    """Every estimate within nested values, as it is printed."""
+    if isinstance(value, dict):
+        if {"value", "low", "high"} <= value.keys() and value["value"] is not None and value["low"] is not None:
+            yield f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+        for item in value.values():
+            yield from estimates(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from estimates(item)
+
+
+@pytest.fixture(scope="module")
+def kept() -> set[str]:
+    """Figures of kept results, and what benchmarks printed."""
+    found = set(estimates(evaluate_run(RESULTS / "best").to_json()))
+    for path in RESULTS.rglob("metrics.json"):
+        found |= set(estimates(json.loads(path.read_text())))
+    for path in RESULTS.rglob("*.txt"):
+        found |= set(FIGURE.findall(path.read_text()))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_figures_follow_from_artefacts(page: str, kept: set[str]) -> None:
+    if not (ROOT / page).is_file():
+        pytest.skip(f"{page} is not there")
+    printed = FIGURE.findall((ROOT / page).read_text())
+    assert not [figure for figure in printed if figure not in kept]
+
+
+def test_kept_figures_are_those_of_the_kept_answers() -> None:
+    """The tested side of each fold, computed again from its answers."""
+    for folder in sorted((RESULTS / "best").glob("fold*")):
+        figures = json.loads((folder / "metrics.json").read_text())
+        again = evaluate_run(folder).to_json()
+        assert figures["splits"]["test"] == again["splits"]["test"]
+
+
+def test_the_card_has_the_figures_of_its_run(kept: set[str]) -> None:
+    card = json.loads((ROOT / "src/tumorlens/reference/model.json").read_text())
+    assert not [figure for figure in estimates(card["metrics"]) if figure not in kept]

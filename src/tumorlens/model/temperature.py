@@ -1,12 +1,14 @@
 """Temperature scaling (Guo et al., On Calibration of Modern Neural Networks, ICML 2017)."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 
-def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+def fit_temperature(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> float:
     """The temperature T that minimises the log loss of softmax(logits / T).
 
     Args:

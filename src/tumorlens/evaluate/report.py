@@ -1,6 +1,5 @@
 """report.html: one self-contained page, for reading on a screen and for printing, that says how good a model is."""
 
-import base64
 from collections import Counter
 from collections.abc import Sequence
 from importlib import resources
@@ -13,18 +12,11 @@ from tumorlens import DISCLAIMER, __version__
 from tumorlens.evaluate import figures as plots
 from tumorlens.evaluate import tables
 from tumorlens.evaluate.evaluation import Evaluation
-from tumorlens.evaluate.review import Mistake, Review
 from tumorlens.records import Estimate, class_title
 
 
-def write_report(evaluation: Evaluation, path: Path, review: Review | None = None) -> None:
-    """Write the page; it needs no network, no script and no other file.
-
-    Args:
-        evaluation: what was measured.
-        path: of the page.
-        review: what only the pictures can tell, where these were at hand.
-    """
+def write_report(evaluation: Evaluation, path: Path) -> None:
+    """Write the page; it needs no network, no script and no other file."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((resources.files("tumorlens.evaluate") / "page.html").read_text("utf-8"))
     page = template.render(
@@ -43,7 +35,6 @@ def write_report(evaluation: Evaluation, path: Path, review: Review | None = Non
         trust=_trust(evaluation),
         trust_tables=[_grid(grid) for grid in (tables.label_set_grid(evaluation.trust),) if grid.rows],
         grids=[_grid(grid) for grid in tables.grids(evaluation)],
-        review=_review(review) if review else None,
         limits=_limits(evaluation),
         provenance=evaluation.provenance,
     )
@@ -125,22 +116,6 @@ def _trust(evaluation: Evaluation) -> list[dict[str, Any]]:
         forest = plots.forest_plot(trust.subgroups, overall)
         made.append({"svg": forest, "numbers": _grid(tables.subgroup_grid(trust)), "wide": True})
     return made
-
-
-def _review(review: Review) -> dict[str, Any]:
-    return {"bias": _grid(tables.bias_grid(review)), "mistakes": [_mistake(item) for item in review.mistakes]}
-
-
-def _mistake(item: Mistake) -> dict[str, str]:
-    found = item.prediction
-    picture = base64.b64encode(item.png).decode("ascii")
-    return {
-        "picture": f"data:image/png;base64,{picture}",
-        "alt": f"{class_title(found.label)} taken for {class_title(found.predicted)}, with its heatmap",
-        "said": f"said: {class_title(found.predicted)}, {found.confidence:.1%}",
-        "truth": f"true: {class_title(found.label)}",
-        "where": f"{found.patient_group} · {Path(found.source).name}",
-    }
 
 
 def _limits(evaluation: Evaluation) -> Sequence[str]:

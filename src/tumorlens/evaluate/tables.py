@@ -10,7 +10,6 @@ from tumorlens.evaluate.kinds import KINDS
 from tumorlens.evaluate.metrics import Table
 from tumorlens.evaluate.recalibrate import Recalibration
 from tumorlens.evaluate.repeats import Comparison
-from tumorlens.evaluate.review import Review
 from tumorlens.evaluate.selective import LabelSetFigures
 from tumorlens.evaluate.sources import Levels
 from tumorlens.evaluate.trust import Trust
@@ -170,21 +169,6 @@ def subgroup_grid(trust: Trust) -> Grid:
             for g in trust.subgroups
         ),
     )  # fmt: skip
-
-
-def bias_grid(review: Review) -> Grid:
-    """How far one gets without looking at the anatomy."""
-    return Grid(
-        "Source bias",
-        ("Balanced accuracy on the tested slices", ""),
-        (
-            ("Guessing", f"{review.chance:.3f}"),
-            ("Simple features: size, background, contrast, sharpness", review.features or UNDEFINED),
-            ("The model", review.model),
-        ),
-        "A forest on features that know nothing of anatomy, trained and tested on the same patients as the model. What "
-        "it gets above guessing could be had from telling sources apart.",
-    )
 
 
 def label_set_grid(trust: Trust) -> Grid:

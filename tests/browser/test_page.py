@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import ROOT, draw_head
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.browser
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -84,7 +84,8 @@ def test_an_answer_with_its_map_stands_on_the_page(page) -> None:
 
 
 def test_an_upload_is_answered_and_its_overlay_downloads(page, tmp_path: Path) -> None:
-    Image.fromarray(draw_head("glioma", 1, 1, side=200)).save(tmp_path / "mine.png")
+    example = Image.open(ROOT / "src/tumorlens/examples/sellar_mass.png").convert("L")
+    example.resize((200, 200)).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "mine.png")
     page.locator("input[type=file]").set_input_files(tmp_path / "mine.png")
     page.get_by_text("mine.png").last.wait_for(timeout=60_000)
     settle(page)
@@ -93,6 +94,15 @@ def test_an_upload_is_answered_and_its_overlay_downloads(page, tmp_path: Path) -
     image = Image.open(io.BytesIO(download.value.path().read_bytes()))
     assert image.size == (200, 200)
     assert np.asarray(image).ndim == 3
+
+
+def test_what_is_no_brain_gets_no_answer(page, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (200, 200), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    page.locator("input[type=file]").set_input_files(tmp_path / "noise.png")
+    page.get_by_text("This does not look like an MRI slice of the head").wait_for(timeout=60_000)
+    assert page.get_by_test_id("answer").inner_text() == "No answer"
+    assert page.get_by_role("button", name="Download the overlay").count() == 0
 
 
 def test_a_bad_upload_gets_a_sentence(page, tmp_path: Path) -> None:

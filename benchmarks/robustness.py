@@ -1,0 +1,168 @@
+"""Accuracy and confidence of a bundle when slices get worse: eight kinds of damage at five strengths.
+
+    python benchmarks/robustness.py BUNDLE MANIFEST [--fold 0] [--slices 160] [--figure docs/robustness.svg]
+
+Tested slices of the fold, a random part of them with the same number of each class as far as there are, the same for
+every damage. Damage is done to the picture as it is stored, before preprocessing.
+"""
+
+import argparse
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from tumorlens.bootstrap import PatientBootstrap, mean
+from tumorlens.data.manifest import read_manifest
+from tumorlens.data.readers import read_slice
+from tumorlens.data.splits import sides_of_fold
+from tumorlens.evaluate.answers import collect
+from tumorlens.records import CLASSES, Prediction, Sample, Slice
+from tumorlens.runtime.predictor import Predictor
+
+VAL_SHARE = 0.125
+STRENGTHS = range(1, 6)
+Plane = NDArray[np.float32]
+Damage = Callable[[Plane, int, np.random.Generator], Plane]
+
+
+def noise(plane: Plane, strength: int, rng: np.random.Generator) -> Plane:
+    return plane + rng.normal(0, 0.02 * strength * np.ptp(plane), plane.shape).astype(np.float32)
+
+
+def blur(plane: Plane, strength: int, rng: np.random.Generator) -> Plane:
+    return _pillow(plane, lambda image: image.filter(ImageFilter.GaussianBlur(0.6 * strength)))
+
+
+def gamma(plane: Plane, strength: int, rng: np.random.Generator) -> Plane:
+    power = np.exp(0.16 * strength * rng.choice([-1, 1]))
+    low, span = plane.min(), max(np.ptp(plane), 1e-6)
+    return np.asarray(((plane - low) / span) ** power * span + low, dtype=np.float32)
+
+
+def bias_field(plane: Plane, strength: int, rng: np.random.Generator) -> Plane:
+    angle = rng.uniform(0, 2 * np.pi)
+    rows, columns = (np.linspace(-1, 1, n) for n in plane.shape)
+    field = np.cos(angle) * rows[:, None] + np.sin(angle) * columns
+    return np.asarray(plane * np.exp(0.16 * strength * field), dtype=np.float32)
+
+
+def motion(plane: Plane, strength: int, rng: np.random.Generator) -> Plane:
+    """Ghosts: every second line of k-space belongs to a head that has moved a little."""
+    spectrum = np.fft.fft2(plane)
+    shift = 0.006 * strength * plane.shape[0]
+    spectrum[1::2] *= np.exp(-2j * np.pi * np.fft.fftfreq(plane.shape[0])[1::2, None] * shift)
+    return np.abs(np.fft.ifft2(spectrum)).astype(np.float32)
+
+
+def jpeg(plane: Plane, strength: int, rng: np.random.Generator) -> Plane:
+    def again(image: Image.Image) -> Image.Image:
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=(50, 30, 20, 12, 6)[strength - 1])
+        return Image.open(buffer).convert("L")
+
+    return _pillow(plane, again)
+
+
+def rotation(plane: Plane, strength: int, rng: np.random.Generator) -> Plane:
+    degrees = 8 * strength * rng.choice([-1, 1])
+    return _pillow(plane, lambda image: image.rotate(float(degrees), Image.Resampling.BILINEAR))
+
+
+def crop(plane: Plane, strength: int, rng: np.random.Generator) -> Plane:
+    top, bottom, left, right = (int(share) for share in rng.dirichlet(np.ones(4)) * 0.1 * strength * sum(plane.shape))
+    height, width = plane.shape
+    rows = slice(min(top, height // 2 - 8), max(height - bottom, height // 2 + 8))
+    return plane[rows, min(left, width // 2 - 8) : max(width - right, width // 2 + 8)]
+
+
+DAMAGES: dict[str, Damage] = {
+    "noise": noise, "blur": blur, "gamma": gamma, "bias field": bias_field, "motion ghosts": motion, "JPEG": jpeg,
+    "rotation": rotation, "crop": crop,
+}  # fmt: skip
+
+
+def _pillow(plane: Plane, change: Callable[[Image.Image], Image.Image]) -> Plane:
+    low, span = plane.min(), max(np.ptp(plane), 1e-6)
+    image = Image.fromarray(np.round((plane - low) / span * 255).astype(np.uint8))
+    return np.asarray(change(image), dtype=np.float32)
+
+
+def chosen(samples: list[Sample], count: int) -> list[Sample]:
+    """About `count` of the samples, as even over the classes as there are."""
+    rng = np.random.default_rng(0)
+    found: list[Sample] = []
+    for name in CLASSES:
+        own = [item for item in samples if item.label == name]
+        found += [own[number] for number in rng.permutation(len(own))[: count // len(CLASSES)]]
+    return found
+
+
+def answer(predictor: Predictor, samples: list[Sample], slices: list[Slice]) -> list[Prediction]:
+    """Labelled predictions, all of them answered."""
+    answers = [a for start in range(0, len(slices), 16) for a in predictor.predict(slices[start : start + 16])]
+    return [
+        replace(a.prediction, label=s.label, patient_group=s.patient_group, source=s.path, frame=s.frame)
+        for a, s in zip(answers, samples, strict=True)
+    ]
+
+
+def figures(predictions: list[Prediction]) -> tuple[str, float, float, float]:
+    """Accuracy with its interval, its value, mean confidence, and the share that would be refused as no brain MRI."""
+    answers = collect(predictions)
+    accuracy = PatientBootstrap(answers.groups).estimate(mean(answers.right))
+    strange = sum(item.message.startswith("not a brain") for item in predictions) / len(predictions)
+    return str(accuracy), accuracy.value, float(answers.confidences.mean()), strange
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("--fold", default="0")
+    parser.add_argument("--slices", type=int, default=160)
+    parser.add_argument("--figure", type=Path)
+    given = parser.parse_args()
+    samples = sides_of_fold(read_manifest(given.manifest), given.fold, VAL_SHARE, seed=0)
+    tested = chosen([item for item in samples if item.split == "test"], given.slices)
+    pictures = [read_slice(given.manifest.parent, item) for item in tested]
+    predictor = Predictor(given.bundle, answer_all=True)
+    before = figures(answer(predictor, tested, pictures))
+    print(f"{len(tested)} slices of {len({item.patient_group for item in tested})} groups")
+    print("| damage | strength | accuracy | mean confidence | refused as no brain MRI |\n|---|---|---|---|---|")
+    print(f"| none | | {before[0]} | {before[2]:.3f} | {before[3]:.3f} |", flush=True)
+    curves = {}
+    for name, damage in DAMAGES.items():
+        curves[name] = [before]
+        for strength in STRENGTHS:
+            rng = np.random.default_rng(strength)
+            worse = [replace(item, pixels=damage(item.pixels.astype(np.float32), strength, rng)) for item in pictures]
+            found = figures(answer(predictor, tested, worse))
+            curves[name].append(found)
+            print(f"| {name} | {strength} | {found[0]} | {found[2]:.3f} | {found[3]:.3f} |", flush=True)
+    if given.figure:
+        draw(curves, given.figure)
+
+
+def draw(curves: dict[str, list[tuple[str, float, float, float]]], path: Path) -> None:
+    """One small plot a damage: accuracy and mean confidence by strength; where they part, it is overconfident."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    axes = figure.subplots(2, 4, sharex=True, sharey=True).ravel()
+    for axis, (name, found) in zip(axes, curves.items(), strict=True):
+        axis.plot([item[1] for item in found], "o-", ms=3, color="#0072B2", label="accuracy")
+        axis.plot([item[2] for item in found], "s--", ms=3, color="#D55E00", label="mean confidence")
+        axis.set_title(name, fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False, fontsize=8)
+    figure.supxlabel("strength of the damage (0: none)", fontsize=9)
+    figure.savefig(path, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()

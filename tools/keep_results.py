@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from tumorlens.data.predictions import read_predictions, write_predictions
+from tumorlens.evaluate.bias import SIMPLE
+from tumorlens.evaluate.run_folder import PREDICTIONS
 from tumorlens.records import Prediction
 
 
@@ -26,9 +28,10 @@ def main(source: Path, out: Path) -> None:
         config = json.loads((run / "config.json").read_text(encoding="utf-8"))
         config["manifest"]["path"] = Path(config["manifest"]["path"]).name
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        rows = read_predictions(run / "predictions.csv")
-        tested = [replace(item, source=_below(item)) for item in rows if item.split == "test"]
-        write_predictions(tested, folder / "predictions.csv", tested[0].classes)
+        for name in (PREDICTIONS, SIMPLE):  # not the pictures of mistakes: they are the data sets'
+            rows = read_predictions(run / name)
+            tested = [replace(item, source=_below(item)) for item in rows if item.split == "test"]
+            write_predictions(tested, folder / name, tested[0].classes)
 
 
 def _below(item: Prediction) -> str:

@@ -94,3 +94,8 @@ def share(hits: NDArray[np.bool_], among: NDArray[np.bool_] | None = None) -> Me
 def mean(values: NDArray[Any]) -> Metric:
     """The mean of a value (n,) over slices."""
     return lambda draws: ratio(draws.totals(values), draws.totals(np.ones(len(values))))
+
+
+def difference(first: Metric, second: Metric) -> Metric:
+    """First minus second on the same draws, so that what both share cancels."""
+    return lambda draws: first(draws) - second(draws)

@@ -14,6 +14,7 @@ from tumorlens.evaluate.evaluation import Evaluation
 from tumorlens.evaluate.results import card_metrics, evaluate_folder
 from tumorlens.model.bundle import load_card, write_card
 from tumorlens.records import CLASSES, Prediction
+from tumorlens.review import review
 from tumorlens.runtime.export import export_bundle
 from tumorlens.train.recipe import VAL_SHARE, Order, Reporter, check_unseen, train
 from tumorlens.train.run import CONFIG, check_same, describe, write_config
@@ -29,6 +30,8 @@ def run_experiment(order: Order, reporter: Reporter) -> Evaluation:
     paths = train(order, reporter)
     reporter.message("exporting to ONNX")
     export_bundle(paths.bundle)
+    reporter.message("looking at the tested images again")
+    review(paths.folder, reporter.progress)
     reporter.message("evaluating")
     evaluation = evaluate_folder(paths.folder)
     card = load_card(paths.bundle)

@@ -85,6 +85,7 @@ def commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:
         "train": models.train_command(settings),
         "crossval": models.crossval_command(settings),
         "evaluate": measure.evaluate,
+        "review": measure.review,
         "calibrate": measure.calibrate,
         "export": models.export,
         "refusal": models.refusal,

@@ -1,10 +1,10 @@
-"""`tumorlens evaluate` and `calibrate`: what follows from answers that are there. No PyTorch."""
+"""`tumorlens evaluate`, `review` and `calibrate`: what follows from answers that are there. No PyTorch."""
 
 from pathlib import Path
 
 from tyro.conf import Positional
 
-from tumorlens.cli.terminal import say, show_comparison, show_evaluation, show_grids
+from tumorlens.cli.terminal import progress_bar, say, show_comparison, show_evaluation, show_grids
 from tumorlens.errors import RunError
 from tumorlens.model.label_sets import DEFAULT_COVERAGE
 
@@ -31,6 +31,24 @@ def evaluate(runs: Positional[tuple[Path, ...]], /) -> int:
         show_evaluation(evaluations[0])
     for folder in runs:
         say(f"wrote {folder / 'metrics.json'} and {folder / 'report.html'}")
+    return 0
+
+
+def review(run: Positional[Path], /) -> int:
+    """Look at the tested images of a run again, and evaluate it: mistakes with pictures, source bias, tumour sizes.
+
+    Args:
+        run: A run folder made by train or crossval, whose images are still there.
+    """
+    from tumorlens.evaluate.results import evaluate_folder
+    from tumorlens.evaluate.tables import bias_grid, mistake_grid
+    from tumorlens.review import review as look
+
+    with progress_bar() as bar:
+        look(run, bar.update)
+    evaluation = evaluate_folder(run)
+    show_grids([grid for grid in (bias_grid(evaluation.bias), mistake_grid(evaluation.mistakes)) if grid.rows])
+    say(f"wrote {run / 'report.html'}")
     return 0
 
 

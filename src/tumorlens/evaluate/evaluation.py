@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from tumorlens.bootstrap import ROUNDS
+from tumorlens.data.predictions import read_predictions
 from tumorlens.evaluate.answers import Answers, collect
+from tumorlens.evaluate.bias import SIMPLE, BiasRow, bias_rows
 from tumorlens.evaluate.folds import FoldTable, fold_table
 from tumorlens.evaluate.metrics import Table, tabulate, tumour_figures
+from tumorlens.evaluate.mistakes import Mistake, confident_mistakes, with_pictures
 from tumorlens.evaluate.patients import is_patient, patient_figures, patient_table
 from tumorlens.evaluate.run_folder import read_pooled
 from tumorlens.evaluate.sources import Levels, SourceFigures, figures_by_source
@@ -31,6 +34,7 @@ class Evaluation:
     `patient_tables` have every figure of patients (see `patient_table`), without a split where there are none;
     `sources` is the main side source by source, empty where sources are not known; `trust` is of the main side. `folds`
     has a row a fold of a cross-validation; `provenance` says what the run was made from, as name and value.
+    `mistakes` are the confident ones; `bias` is what simple features reach, empty where nobody asked them.
 
     `history` has a row an epoch, empty where the predictions come from elsewhere. `assignment` is the hash of the
     split, empty where unknown; `leaky` says that patients are on two of its sides, and every table must say so.
@@ -50,6 +54,8 @@ class Evaluation:
     sources: dict[str, SourceFigures] = field(default_factory=dict)
     folds: FoldTable | None = None
     provenance: tuple[tuple[str, str], ...] = ()
+    mistakes: tuple[Mistake, ...] = ()
+    bias: tuple[BiasRow, ...] = ()
 
     @property
     def levels(self) -> Levels:
@@ -84,6 +90,7 @@ class Evaluation:
             },
             **self.tumours_json(),
             "trust": self.trust.to_json(),
+            "source_bias": [row.to_json() for row in self.bias],
             "folds": self.folds.to_json() if self.folds else None,
             "warnings": list(self.warnings),
         }
@@ -115,7 +122,16 @@ def evaluate_run(folder: Path, rounds: int = ROUNDS) -> Evaluation:
     evaluation = evaluate_predictions(
         run.predictions, folder.resolve().name, rounds, run.history, run.assignment, run.leaky
     )
-    return replace(evaluation, folds=fold_table(folds) if folds else None, provenance=run.provenance)
+    side = [item for item in run.predictions if (item.split or "test") == evaluation.main]
+    folders = [folder, *(item.folder for item in folds)]
+    simple = _simple_features(folders)
+    return replace(
+        evaluation,
+        folds=fold_table(folds) if folds else None,
+        provenance=run.provenance,
+        mistakes=with_pictures(confident_mistakes(side), folders),
+        bias=bias_rows(side, simple, rounds) if simple and evaluation.main == "test" else (),
+    )
 
 
 def evaluate_predictions(
@@ -168,6 +184,15 @@ def save_metrics(evaluation: Evaluation, path: Path) -> None:
     temporary = path.with_suffix(".part")
     temporary.write_text(json.dumps(evaluation.to_json(), indent=2) + "\n", encoding="utf-8")
     temporary.replace(path)
+
+
+def _simple_features(folders: Sequence[Path]) -> list[Prediction]:
+    """What simple features say of the tested slices of a run, or of all folds of a cross-validation."""
+    runs = folders[1:] or folders
+    found = [folder / SIMPLE for folder in runs]
+    if not all(path.is_file() for path in found):
+        return []
+    return [item for path in found for item in read_predictions(path)]
 
 
 def _levels_json(levels: Levels) -> dict[str, Any]:

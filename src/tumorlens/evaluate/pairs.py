@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tumorlens.bootstrap import ROUNDS, Metric, PatientBootstrap, Values
+from tumorlens.bootstrap import ROUNDS, PatientBootstrap, difference
 from tumorlens.errors import RunError
 from tumorlens.evaluate.answers import TUMOURS, Answers, restrict
 from tumorlens.evaluate.folds import headline
@@ -53,7 +53,7 @@ def compare_pair(first: Answers, second: Answers, rounds: int = ROUNDS, seed: in
             continue
         draws = PatientBootstrap(measures.groups, rounds, seed)
         for name, metric in measures.metrics.items():
-            change = _minus(theirs[scope].metrics[name], metric)
+            change = difference(theirs[scope].metrics[name], metric)
             differences[name] = draws.estimate(change, kind_of(name).better)
     return Pair(differences, _patients(first, second))
 
@@ -70,10 +70,3 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
 def _patients(first: Answers, second: Answers) -> McNemar | None:
     pooled: Sequence[Answers] = [pool(restrict(patient_slices(item, TUMOURS), TUMOURS)) for item in (first, second)]
     return mcnemar(pooled[0].right, pooled[1].right) if len(pooled[0]) else None
-
-
-def _minus(second: Metric, first: Metric) -> Metric:
-    def difference(draws: PatientBootstrap) -> Values:
-        return second(draws) - first(draws)
-
-    return difference

@@ -1,5 +1,6 @@
 """report.html: one self-contained page, for reading on a screen and for printing, that says how good a model is."""
 
+import base64
 from collections import Counter
 from collections.abc import Sequence
 from importlib import resources
@@ -12,6 +13,7 @@ from tumorlens import DISCLAIMER, __version__
 from tumorlens.evaluate import figures as plots
 from tumorlens.evaluate import tables
 from tumorlens.evaluate.evaluation import Evaluation
+from tumorlens.evaluate.mistakes import Mistake
 from tumorlens.records import Estimate, class_title
 
 
@@ -35,6 +37,9 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
         trust=_trust(evaluation),
         trust_tables=[_grid(grid) for grid in (tables.label_set_grid(evaluation.trust),) if grid.rows],
         grids=[_grid(grid) for grid in tables.grids(evaluation)],
+        bias=_grid(tables.bias_grid(evaluation.bias)) if evaluation.bias else None,
+        gallery=[_mistake(item, item.picture) for item in evaluation.mistakes if item.picture],
+        mistakes=_grid(tables.mistake_grid(evaluation.mistakes)) if evaluation.mistakes else None,
         limits=_limits(evaluation),
         provenance=evaluation.provenance,
     )
@@ -116,6 +121,19 @@ def _trust(evaluation: Evaluation) -> list[dict[str, Any]]:
         forest = plots.forest_plot(trust.subgroups, overall)
         made.append({"svg": forest, "numbers": _grid(tables.subgroup_grid(trust)), "wide": True})
     return made
+
+
+def _mistake(item: Mistake, picture: Path) -> dict[str, str]:
+    found = item.prediction
+    data = base64.b64encode(picture.read_bytes()).decode("ascii")
+    said, true = class_title(found.predicted), class_title(found.label)
+    return {
+        "picture": f"data:image/jpeg;base64,{data}",
+        "alt": f"{true} taken for {said}; beside it the heatmap of {said}",
+        "said": f"said: {said}, {found.confidence:.1%}",
+        "truth": f"true: {true}",
+        "where": f"{found.patient_group} · {tables.slice_name(found)}",
+    }
 
 
 def _limits(evaluation: Evaluation) -> Sequence[str]:

@@ -56,7 +56,7 @@ def read_run(folder: Path) -> Run:
     fold = manifest.get("fold")
     return Run(
         folder=folder,
-        predictions=tuple(_with_origins(read_predictions(folder / PREDICTIONS), folder, manifest)),
+        predictions=tuple(_with_origins(read_predictions(folder / PREDICTIONS), folder)),
         history=_read_history(folder / "history.csv"),
         assignment=str(split.get("assignment_sha256") or ""),
         leaky=bool(split.get("leaky_by_slice")),
@@ -177,16 +177,29 @@ def _read_history(path: Path) -> tuple[dict[str, float], ...]:
         raise RunError(f"{path}: malformed row ({error}). Restore it, or move it away to do without") from error
 
 
-def _with_origins(predictions: list[Prediction], folder: Path, manifest: dict[str, Any]) -> list[Prediction]:
-    if any(item.origin for item in predictions) or not manifest.get("path"):
-        return predictions
+def find_manifest(folder: Path) -> Path | None:
+    """The manifest that a run was made from, where it is still there and unchanged.
+
+    Raises:
+        RunError: the run's config is damaged.
+    """
+    manifest = _read_config(folder).get("manifest") or {}
+    if not manifest.get("path"):
+        return None
     given = Path(str(manifest["path"]))
     # Run folders are moved about; the hash tells whether a file of that name is the run's manifest.
-    for path in (given, folder.parent / given.name, folder.parent.parent / given.name):
-        if path.is_file() and file_hash(path) == manifest.get("sha256"):
-            sources = {(sample.path, sample.frame): sample.source for sample in read_manifest(path)}
-            return [replace(item, origin=sources.get((item.source, item.frame), "")) for item in predictions]
-    return predictions
+    places = (given, folder.parent / given.name, folder.parent.parent / given.name)
+    return next((path for path in places if path.is_file() and file_hash(path) == manifest.get("sha256")), None)
+
+
+def _with_origins(predictions: list[Prediction], folder: Path) -> list[Prediction]:
+    if any(item.origin for item in predictions):
+        return predictions
+    path = find_manifest(folder)
+    if path is None:
+        return predictions
+    sources = {(sample.path, sample.frame): sample.source for sample in read_manifest(path)}
+    return [replace(item, origin=sources.get((item.source, item.frame), "")) for item in predictions]
 
 
 def _by_number(path: Path) -> tuple[tuple[int, str], ...]:

@@ -4,16 +4,18 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from tumorlens.evaluate.bias import BiasRow
 from tumorlens.evaluate.evaluation import Evaluation
 from tumorlens.evaluate.folds import OF, FoldTable
 from tumorlens.evaluate.kinds import KINDS
 from tumorlens.evaluate.metrics import Table
+from tumorlens.evaluate.mistakes import Mistake
 from tumorlens.evaluate.recalibrate import Recalibration
 from tumorlens.evaluate.repeats import Comparison
 from tumorlens.evaluate.selective import LabelSetFigures
 from tumorlens.evaluate.sources import Levels
 from tumorlens.evaluate.trust import Trust
-from tumorlens.records import Estimate, class_title
+from tumorlens.records import Estimate, Prediction, class_title
 
 Cell = Estimate | str
 UNDEFINED = "–"
@@ -53,6 +55,13 @@ PATIENT_NOTE = (
 FOLD_NOTE = (
     "SD: sample standard deviation over folds. Few patients a fold: the pooled figures with intervals say more. A "
     "patient is asked for the tumour type alone."
+)
+
+BIAS_NOTE = (
+    "A forest on ten features that know nothing of anatomy (size, background, contrast, sharpness, file), trained and "
+    "tested on the same patients as the model. Where it gets far, telling sources apart is enough, and a good figure "
+    "of the model proves little; the rows within one source are the telling ones. Even there it knows a little: slices "
+    "at the ends of a head are smaller and darker, and seldom show the tumour. Intervals of the difference are paired."
 )
 
 #: Where a patient's figures stand: theirs is always an accuracy of the type alone.
@@ -169,6 +178,36 @@ def subgroup_grid(trust: Trust) -> Grid:
             for g in trust.subgroups
         ),
     )  # fmt: skip
+
+
+def bias_grid(rows: Sequence[BiasRow]) -> Grid:
+    """How far one gets without looking at the anatomy."""
+    return Grid(
+        "Source bias",
+        ("Question", "figure", "guessing", "simple features", "the model", "difference"),
+        tuple((row.question, row.figure, f"{row.chance:.3f}", row.features, row.model, row.difference) for row in rows),
+        BIAS_NOTE,
+    )
+
+
+def mistake_grid(mistakes: Sequence[Mistake]) -> Grid:
+    """The confident mistakes as rows, for where their pictures are not at hand."""
+    found = [item.prediction for item in mistakes]
+    return Grid(
+        "The most confident mistakes",
+        ("Patient", "slice", "true", "said", "confidence"),
+        tuple(
+            (item.patient_group, slice_name(item), class_title(item.label), class_title(item.predicted),
+             f"{item.confidence:.1%}")
+            for item in found
+        ),
+    )  # fmt: skip
+
+
+def slice_name(item: Prediction) -> str:
+    """A slice's file, and its frame where the file has several."""
+    name = item.source.rpartition("/")[2]
+    return f"{name}, frame {item.frame}" if item.frame else name
 
 
 def label_set_grid(trust: Trust) -> Grid:

@@ -2,12 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tumorlens.bootstrap import Metric, PatientBootstrap, ratio
 from tumorlens.data.audit.scan import FEATURES
 from tumorlens.records import Estimate, Float32
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import RandomForestClassifier
 
 FOLDS = 5
 _ROUNDS = 500
@@ -42,7 +47,6 @@ def source_bias(features: Float32, labels: Sequence[str], groups: Sequence[str],
     Returns:
         The figure, or None where there are fewer than two classes with at least `FOLDS` groups each.
     """
-    from sklearn.ensemble import RandomForestClassifier
     from sklearn.model_selection import StratifiedGroupKFold
 
     labels_, groups_ = np.asarray(labels), np.asarray(groups)
@@ -54,14 +58,20 @@ def source_bias(features: Float32, labels: Sequence[str], groups: Sequence[str],
     predicted = np.empty_like(y)
     importance = np.zeros(len(FEATURES))
     for train, test in StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(x, y, g):
-        forest = RandomForestClassifier(
-            100, min_samples_leaf=3, class_weight="balanced", random_state=seed, n_jobs=2
-        ).fit(x[train], y[train])
+        forest = fit_forest(x[train], y[train], seed)
         predicted[test] = forest.predict(x[test])
         importance += forest.feature_importances_ / FOLDS
     figure = PatientBootstrap([str(name) for name in g], _ROUNDS, seed).estimate(_balanced_accuracy(y == predicted, y))
     ranked = sorted(zip(FEATURES, importance, strict=True), key=lambda item: -item[1])
     return SourceBias(figure, 1 / len(classes), tuple((name, float(share)) for name, share in ranked))
+
+
+def fit_forest(features: Float32, labels: NDArray[np.str_], seed: int = 0) -> "RandomForestClassifier":
+    """Fit the small forest on `FEATURES` (n, 10) and class names (n,); classes weigh the same."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    forest = RandomForestClassifier(100, min_samples_leaf=3, class_weight="balanced", random_state=seed, n_jobs=2)
+    return forest.fit(features, labels)
 
 
 def _balanced_accuracy(right: np.ndarray, labels: np.ndarray) -> Metric:

@@ -115,3 +115,13 @@ def test_fold_folders_are_safe(fold: str) -> None:
     assert fold_folder("0") == "fold0" and fold_folder("brisc_no_tumor") == "foldbrisc_no_tumor"
     assert fold_folder(fold) != fold_folder(fold.replace("é", "e") + "_")
     assert Path(fold_folder(fold)).name == fold_folder(fold) and len(fold_folder(fold)) < 80
+
+
+def test_a_bundle_has_a_card_for_people_with_the_figures_of_the_report(tiny_run: Path) -> None:
+    card = (tiny_run / "bundle" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    overall = load_card(tiny_run / "bundle").metrics["overall"]
+    shown = "| Accuracy |" + card.partition("| Accuracy |")[2].partition("\n")[0]
+    assert f"{overall['accuracy']['value']:.3f} ({overall['accuracy']['low']:.3f} to " in shown
+    (counts,) = load_card(tiny_run / "bundle").training_data["slices"].values()
+    assert f"glioma {counts['glioma']}, meningioma {counts['meningioma']}" in card
+    assert "A ResNet-50 that tells glioma, meningioma, no tumour, pituitary tumour apart" in card

@@ -11,6 +11,7 @@ from tumorlens.data.split_record import verified_split
 from tumorlens.data.splits import fold_names, sides_of_fold
 from tumorlens.errors import SplitError
 from tumorlens.evaluate.evaluation import Evaluation
+from tumorlens.evaluate.model_card import PAGE, write_model_card
 from tumorlens.evaluate.results import card_metrics, evaluate_folder
 from tumorlens.model.bundle import load_card, write_card
 from tumorlens.records import CLASSES, Prediction
@@ -35,7 +36,8 @@ def run_experiment(order: Order, reporter: Reporter) -> Evaluation:
     reporter.message("evaluating")
     evaluation = evaluate_folder(paths.folder)
     card = load_card(paths.bundle)
-    write_card(paths.bundle, card.model_copy(update={"metrics": card_metrics(evaluation)}))
+    complete = write_card(paths.bundle, card.model_copy(update={"metrics": card_metrics(evaluation)}))
+    write_model_card(evaluation, complete, paths.bundle / PAGE)
     return evaluation
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,9 @@ class Evaluation:
     `tumours` are of the main side's slices; `patients` are of the patients of each split (see `patient_measures`);
     `patient_tables` have every figure of patients (see `patient_table`), without a split where there are none;
     `sources` is the main side source by source, empty where sources are not known; `trust` is of the main side. `folds`
-    has a row a fold of a cross-validation; `provenance` says what the run was made from, as name and value.
-    `mistakes` are the confident ones; `bias` is what simple features reach, empty where nobody asked them.
+    has a row a fold of a cross-validation; `provenance` says what the run was made from, as name and value,
+    and `settings` how it was trained, empty where the answers come from elsewhere. `mistakes` are
+    the confident ones; `bias` is what simple features reach, empty where nobody asked them.
 
     `history` has a row an epoch, empty where the predictions come from elsewhere. `assignment` is the hash of the
     split, empty where unknown; `leaky` says that patients are on two of its sides, and every table must say so.
@@ -54,6 +55,7 @@ class Evaluation:
     sources: dict[str, SourceFigures] = field(default_factory=dict)
     folds: FoldTable | None = None
     provenance: tuple[tuple[str, str], ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
     mistakes: tuple[Mistake, ...] = ()
     bias: tuple[BiasRow, ...] = ()
 
@@ -129,6 +131,7 @@ def evaluate_run(folder: Path, rounds: int = ROUNDS) -> Evaluation:
         evaluation,
         folds=fold_table(folds) if folds else None,
         provenance=run.provenance,
+        settings=run.settings,
         mistakes=with_pictures(confident_mistakes(side), folders),
         bias=bias_rows(side, simple, rounds) if simple and evaluation.main == "test" else (),
     )

@@ -2,7 +2,6 @@
 
 import base64
 from collections import Counter
-from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from tumorlens import DISCLAIMER, __version__
 from tumorlens.evaluate import figures as plots
 from tumorlens.evaluate import tables
 from tumorlens.evaluate.evaluation import Evaluation
+from tumorlens.evaluate.limits import limits
 from tumorlens.evaluate.mistakes import Mistake
 from tumorlens.records import Estimate, class_title
 
@@ -40,7 +40,7 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
         bias=_grid(tables.bias_grid(evaluation.bias)) if evaluation.bias else None,
         gallery=[_mistake(item, item.picture) for item in evaluation.mistakes if item.picture],
         mistakes=_grid(tables.mistake_grid(evaluation.mistakes)) if evaluation.mistakes else None,
-        limits=_limits(evaluation),
+        limits=limits(evaluation),
         provenance=evaluation.provenance,
     )
     temporary = path.with_suffix(".part")
@@ -134,23 +134,6 @@ def _mistake(item: Mistake, picture: Path) -> dict[str, str]:
         "truth": f"true: {true}",
         "where": f"{found.patient_group} · {tables.slice_name(found)}",
     }
-
-
-def _limits(evaluation: Evaluation) -> Sequence[str]:
-    accuracy = evaluation.tables[evaluation.main].overall["accuracy"]
-    limits = [
-        "Single slices, not studies: a reader sees the whole volume, other sequences, and the patient.",
-        f"{accuracy.n} patient groups: what is rare among them is hardly measured. Read the intervals.",
-        "The classes are the only answers: other lesions, and tumours of other kinds, get one of these names too.",
-    ]
-    if len({origin for origin in evaluation.answers[evaluation.main].origins if origin}) > 1:
-        limits.append(
-            "Where classes come from different sources, part of a good figure may be that sources were told apart; the "
-            "tables by source say how the model does within one."
-        )
-    if evaluation.main != "test":
-        limits.append("No tested patients are here: these figures are of data that the model was made with.")
-    return limits
 
 
 def _grid(grid: tables.Grid) -> dict[str, Any]:

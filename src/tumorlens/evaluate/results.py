@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from tumorlens.evaluate.checklists import write_checklists
 from tumorlens.evaluate.evaluation import Evaluation, evaluate_run, save_metrics
 from tumorlens.evaluate.folds import save_folds
 from tumorlens.evaluate.report import write_report
@@ -10,7 +11,7 @@ from tumorlens.evaluate.values import estimates_json
 
 
 def evaluate_folder(folder: Path) -> Evaluation:
-    """Evaluate the predictions of a folder; writes report.html and, last, metrics.json beside them.
+    """Evaluate the predictions of a folder; writes report.html, checklists.md and, last, metrics.json beside them.
 
     A cross-validation's gets folds.csv as well, with a row a fold, their mean and their standard deviation.
 
@@ -21,6 +22,7 @@ def evaluate_folder(folder: Path) -> Evaluation:
     if evaluation.folds:
         save_folds(evaluation.folds, folder / "folds.csv")
     write_report(evaluation, folder / "report.html")
+    write_checklists(evaluation, folder / "checklists.md")
     save_metrics(evaluation, folder / "metrics.json")
     return evaluation
 

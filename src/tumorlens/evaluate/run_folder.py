@@ -3,8 +3,8 @@
 import csv
 import json
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ class Run:
 
     `history` has a row an epoch, empty where there is none. `assignment` is the hash of the split, empty where unknown;
     `leaky` says that it was made by slice. `fold` names the fold that was tested, empty where there are none.
-    `provenance` is what its config says of its making, as name and value. `temperature` is what its bundle softens
-    logits by, None where there is none.
+    `provenance` is what its config says of its making, as name and value, `settings` how it was trained.
+    `temperature` is what its bundle softens logits by, None where there is none.
     """
 
     folder: Path
@@ -33,6 +33,7 @@ class Run:
     leaky: bool = False
     fold: str = ""
     provenance: tuple[tuple[str, str], ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
     temperature: float | None = None
 
     @property
@@ -62,6 +63,7 @@ def read_run(folder: Path) -> Run:
         leaky=bool(split.get("leaky_by_slice")),
         fold="" if fold is None else str(fold),
         provenance=tuple(_provenance(config)),
+        settings=config.get("settings") or {},
         temperature=_temperature(folder / "bundle" / "model.json"),
     )
 
@@ -111,6 +113,7 @@ def _pool(folder: Path, folds: Sequence[Run]) -> Run:
         predictions=tuple(replace(item, split="test") for run in folds for item in run.tested),
         assignment=splits.pop() if len(splits) == 1 else "",
         provenance=folds[0].provenance,
+        settings=folds[0].settings,
         leaky=any(run.leaky for run in folds),
     )
 
@@ -126,7 +129,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise _damaged(path, str(error)) from error
     if not isinstance(config, dict):
         raise _damaged(path, f"a {type(config).__name__} where an object should be")
-    kinds = {"split": dict, "manifest": dict, "folds": list}
+    kinds = {"split": dict, "settings": dict, "manifest": dict, "folds": list}
     for key, kind in kinds.items():
         if not isinstance(config.get(key), kind | None):
             raise _damaged(path, f"{key} is {config[key]!r}")

@@ -6,6 +6,7 @@ matrix product.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -99,3 +100,8 @@ def mean(values: NDArray[Any]) -> Metric:
 def difference(first: Metric, second: Metric) -> Metric:
     """First minus second on the same draws, so that what both share cancels."""
     return lambda draws: first(draws) - second(draws)
+
+
+def remembered(metric: Metric) -> Metric:
+    """The metric, computed once for the same draws: a figure and the mean that it is part of share the work."""
+    return cache(metric)

@@ -125,7 +125,10 @@ def class_slope(answers: Answers, c: int) -> Metric:
 
     def slope(draws: PatientBootstrap) -> Values:
         everything = np.arange(len(odds))
-        return draws.by_slice(lambda weights: _logistic_slope(weights, odds, truth), everything)
+        # From the fit to the data as they are a draw's own is a step or two away.
+        start = _logistic_fit(np.ones((1, len(odds))), odds, truth, (1.0, 0.0))
+        near = tuple(float(np.nan_to_num(value[0])) for value in start)
+        return draws.by_slice(lambda weights: _logistic_fit(weights, odds, truth, near)[0], everything)
 
     return slope
 
@@ -155,9 +158,12 @@ def _crossing(values: Values, places: NDArray[np.float64]) -> Values:
     return np.where(after > 0, places[before] + step * (places[after] - places[before]), np.nan)
 
 
-def _logistic_slope(weights: Values, x: Values, y: Values) -> Values:
-    """Slopes (b,) of weighted logistic regressions of y (m,) on x (m,), by Newton's method; NaN without an end."""
-    slope, intercept = np.ones(len(weights)), np.zeros(len(weights))
+def _logistic_fit(weights: Values, x: Values, y: Values, start: tuple[float, ...]) -> tuple[Values, Values]:
+    """Slopes and intercepts (b,) of weighted logistic regressions of y (m,) on x (m,), by Newton's method from `start`.
+
+    NaN without an end.
+    """
+    slope, intercept = np.full(len(weights), start[0]), np.full(len(weights), start[1])
     step = np.full(len(weights), np.inf)
     for _ in range(12):
         p = expit(slope[:, None] * x + intercept[:, None])
@@ -168,6 +174,7 @@ def _logistic_slope(weights: Values, x: Values, y: Values) -> Values:
         step = np.clip(ratio(h00 * g1 - h01 * g0, determinant), -1, 1)
         intercept = intercept + np.clip(ratio(h11 * g0 - h01 * g1, determinant), -2, 2)
         slope = slope + step
-        if not np.nanmax(np.abs(step), initial=0.0) > 1e-6:
+        if not np.nanmax(np.abs(step), initial=0.0) > 1e-4:  # the next would be of its square
             break
-    return np.where(np.abs(step) < 1e-3, slope, np.nan)
+    ended = np.abs(step) < 1e-3
+    return np.where(ended, slope, np.nan), np.where(ended, intercept, np.nan)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tumorlens.bootstrap import ROUNDS, Metric, PatientBootstrap, Values, ratio, share
+from tumorlens.bootstrap import ROUNDS, Metric, PatientBootstrap, Values, ratio, remembered, share
 from tumorlens.evaluate import calibration
 from tumorlens.evaluate.answers import TUMOURS, Answers, restrict
 from tumorlens.evaluate.kinds import estimate
@@ -69,12 +69,12 @@ def balanced_accuracy(answers: Answers) -> Metric:
 
 def macro_auc(answers: Answers) -> Metric:
     """The mean over the classes that are there of the AUC of each against the rest."""
-    return _macro([auc(answers.labels == c, answers.probabilities[:, c]) for c in answers.present])
+    return _macro([_class_auc(answers, c) for c in answers.present])
 
 
 def macro_average_precision(answers: Answers) -> Metric:
     """The mean over the classes that are there of the average precision of each against the rest."""
-    return _macro([average_precision(answers.labels == c, answers.probabilities[:, c]) for c in answers.present])
+    return _macro([_class_average_precision(answers, c) for c in answers.present])
 
 
 def macro_f1(answers: Answers) -> Metric:
@@ -115,14 +115,16 @@ def tabulate(answers: Answers, rounds: int = ROUNDS, seed: int = 0) -> Table:
         sensitivity, specificity, PPV, NPV, F1, AUC, average precision, calibration slope and intercept.
     """
     draws = PatientBootstrap(answers.groups, rounds, seed)
+    aucs = {c: remembered(_class_auc(answers, c)) for c in answers.present}
+    precisions = {c: remembered(_class_average_precision(answers, c)) for c in answers.present}
     metrics = {
         "accuracy": accuracy(answers),
         "balanced_accuracy": balanced_accuracy(answers),
         "f1": macro_f1(answers),
         "mcc": matthews(answers),
         "kappa": kappa(answers),
-        "auc": macro_auc(answers),
-        "average_precision": macro_average_precision(answers),
+        "auc": _macro(list(aucs.values())),
+        "average_precision": _macro(list(precisions.values())),
         "log_loss": calibration.log_loss(answers),
         "brier": calibration.brier(answers),
         "ece": calibration.expected_calibration_error(answers, calibration.even_edges()),
@@ -133,7 +135,9 @@ def tabulate(answers: Answers, rounds: int = ROUNDS, seed: int = 0) -> Table:
     confusion = np.bincount(answers.labels * count + answers.predicted, minlength=count**2).reshape(count, count)
     return Table(
         overall={name: estimate(draws, name, metric) for name, metric in metrics.items()},
-        by_class={answers.classes[c]: _class_figures(answers, c, draws) for c in answers.present},
+        by_class={
+            answers.classes[c]: _class_figures(answers, c, draws, aucs[c], precisions[c]) for c in answers.present
+        },
         confusion=confusion.astype(np.int64),
         classes=answers.classes,
     )
@@ -160,9 +164,18 @@ def tumour_measures(answers: Answers) -> Measures:
     return Measures(metrics, tumours.groups, len(tumours))
 
 
-def _class_figures(answers: Answers, c: int, draws: PatientBootstrap) -> dict[str, Estimate]:
+def _class_auc(answers: Answers, c: int) -> Metric:
+    return auc(answers.labels == c, answers.probabilities[:, c])
+
+
+def _class_average_precision(answers: Answers, c: int) -> Metric:
+    return average_precision(answers.labels == c, answers.probabilities[:, c])
+
+
+def _class_figures(
+    answers: Answers, c: int, draws: PatientBootstrap, area: Metric, precision: Metric
+) -> dict[str, Estimate]:
     truth, said = answers.labels == c, answers.predicted == c
-    scores = answers.probabilities[:, c]
     shares = {
         "sensitivity": (truth & said, truth),
         "specificity": (~truth & ~said, ~truth),
@@ -177,8 +190,8 @@ def _class_figures(answers: Answers, c: int, draws: PatientBootstrap) -> dict[st
         figures[name] = replace(found, n=own, n_slices=int(among.sum()))
     others = {
         "f1": _of_confusions(answers, lambda tables: _f1(tables)[:, c]),
-        "auc": auc(truth, scores),
-        "average_precision": average_precision(truth, scores),
+        "auc": area,
+        "average_precision": precision,
         "calibration_slope": calibration.class_slope(answers, c),
         "calibration_intercept": calibration.calibration_in_the_large(answers, c),
     }

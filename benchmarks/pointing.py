@@ -17,11 +17,10 @@ from tumorlens.bootstrap import PatientBootstrap, mean
 from tumorlens.data.manifest import read_manifest
 from tumorlens.data.preprocess import prepare, resize, to_square
 from tumorlens.data.readers import read_mask, read_slice
-from tumorlens.data.splits import sides_of_fold
+from tumorlens.data.splits import VAL_SHARE, sides_of_fold
 from tumorlens.explain.gradcam import gradcam
 from tumorlens.records import Estimate, Sample
 from tumorlens.runtime.predictor import Predictor
-from tumorlens.train.recipe import VAL_SHARE
 
 
 def score(bundle: Path, samples: Sequence[Sample], root: Path) -> dict[str, Estimate]:
@@ -36,7 +35,8 @@ def score(bundle: Path, samples: Sequence[Sample], root: Path) -> dict[str, Esti
         mask = read_mask(root, item)
         assert mask is not None
         inside = to_square(mask.astype(np.float32), geometry, settings.size) > 0.5
-        logits, evidence, _ = predictor._run(square[None, None])
+        found = predictor.run(square[None, None])
+        logits, evidence = found.logits, found.evidence
         shares = tuple(float(p) for p in softmax(logits[0].astype(np.float64) / predictor.card.temperature))
         chosen = predictor.classes[int(np.argmax(shares))]
         heat = gradcam(evidence[0], shares, predictor.classes, chosen, "probability", predictor.card.temperature)

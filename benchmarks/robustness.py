@@ -19,12 +19,11 @@ from PIL import Image, ImageFilter
 from tumorlens.bootstrap import PatientBootstrap, mean
 from tumorlens.data.manifest import read_manifest
 from tumorlens.data.readers import read_slice
-from tumorlens.data.splits import sides_of_fold
+from tumorlens.data.splits import VAL_SHARE, sides_of_fold
 from tumorlens.evaluate.answers import collect
 from tumorlens.records import CLASSES, Prediction, Sample, Slice
 from tumorlens.runtime.predictor import Predictor
 
-VAL_SHARE = 0.125
 STRENGTHS = range(1, 6)
 Plane = NDArray[np.float32]
 Damage = Callable[[Plane, int, np.random.Generator], Plane]

@@ -73,7 +73,7 @@ def test_the_graph_scores_as_torch_does(taught: Path) -> None:
     gate = load_file(taught / "bundle" / "refusal.safetensors")
     features = pooled_features(load_network(taught / "bundle", card), torch.from_numpy(images))
     expected = Gate(gate["weight"].astype(np.float64), float(gate["bias"][0])).scores(features)
-    _, _, found = Predictor(taught / "bundle")._run(images[:, None].astype(np.float32) / 255)
+    found = Predictor(taught / "bundle").run(images[:, None].astype(np.float32) / 255).strangeness
     assert np.allclose(found, expected, atol=0.02 * np.abs(expected).max())
 
 

@@ -16,8 +16,9 @@ from tumorlens.data.manifest import file_hash, read_manifest, write_manifest
 from tumorlens.data.predictions import read_predictions, write_predictions
 from tumorlens.evaluate.bias import SIMPLE
 from tumorlens.evaluate.mistakes import PICTURES, confident_mistakes, picture_name
+from tumorlens.explain.overlay import OUTLINE
 from tumorlens.records import CLASSES
-from tumorlens.review import HEIGHT, OUTLINE, review, side_by_side
+from tumorlens.review import HEIGHT, review, side_by_side
 
 
 @pytest.fixture

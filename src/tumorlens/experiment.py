@@ -4,21 +4,23 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from tumorlens.data.manifest import read_manifest
 from tumorlens.data.predictions import read_predictions, write_predictions
 from tumorlens.data.split_record import verified_split
-from tumorlens.data.splits import fold_names, sides_of_fold
+from tumorlens.data.splits import VAL_SHARE, fold_names, sides_of_fold
 from tumorlens.errors import SplitError
 from tumorlens.evaluate.evaluation import Evaluation
 from tumorlens.evaluate.model_card import PAGE, write_model_card
 from tumorlens.evaluate.results import card_metrics, evaluate_folder
 from tumorlens.model.bundle import load_card, write_card
 from tumorlens.records import CLASSES, Prediction
+from tumorlens.region import teach_region
 from tumorlens.review import review
 from tumorlens.runtime.export import export_bundle
-from tumorlens.train.recipe import VAL_SHARE, Order, Reporter, check_unseen, train
-from tumorlens.train.run import CONFIG, check_same, describe, write_config
+from tumorlens.train.recipe import Order, Reporter, check_unseen, train
+from tumorlens.train.run import CONFIG, RunPaths, check_same, describe, write_config
 
 
 def run_experiment(order: Order, reporter: Reporter) -> Evaluation:
@@ -28,7 +30,20 @@ def run_experiment(order: Order, reporter: Reporter) -> Evaluation:
         TumorlensError: what was wrong with what was given.
         KeyboardInterrupt: stopped; resume with the same order and `resume=True`.
     """
-    paths = train(order, reporter)
+    return _finish(train(order, reporter), reporter)
+
+
+def add_region(run: Path, reporter: Reporter) -> Evaluation:
+    """Teach a finished run's model where tumours lie, and export, review and evaluate it again.
+
+    Raises:
+        TumorlensError: no such run, its images or masks are gone, or none of its training slices has a mask.
+    """
+    teach_region(run, reporter)
+    return _finish(RunPaths(run), reporter)
+
+
+def _finish(paths: RunPaths, reporter: Reporter) -> Evaluation:
     reporter.message("exporting to ONNX")
     export_bundle(paths.bundle)
     reporter.message("looking at the tested images again")

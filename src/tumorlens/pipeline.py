@@ -13,12 +13,15 @@ from tumorlens.data.orientation import turn_back
 from tumorlens.data.preprocess import to_picture
 from tumorlens.data.readers import ALL_SLICES, Entry, ReadOptions, Refused, find_inputs, read_slices
 from tumorlens.errors import InputError, TumorlensError
+from tumorlens.explain.finding import EvidenceRegion, evidence_region
 from tumorlens.explain.gradcam import gradcam
 from tumorlens.explain.overlay import overlay
+from tumorlens.explain.sharpen import contrast, sharpen
 from tumorlens.records import Float32, Prediction, Slice
 from tumorlens.runtime.predictor import Answer, Predictor, failed
 
 BATCH = 16
+Way = Literal["gradcam", "sharp", "region"]
 _LONGEST_NAME = 120  # characters of a heatmap's name: file systems take 255 bytes
 #: The model that comes with the package.
 REFERENCE = Path(__file__).parent / "reference"
@@ -31,29 +34,63 @@ class Explained:
     answer: Answer
     picture: Slice | None
 
-    def heatmap(self, target_class: str = "", target: Literal["probability", "logit"] = "probability") -> Float32:
-        """Grad-CAM at the picture's own size (height, width), float32, at least 0; of the predicted class by default.
+    def heatmap(
+        self,
+        target_class: str = "",
+        target: Literal["probability", "logit"] = "probability",
+        way: Way = "gradcam",
+        against: str = "",
+    ) -> Float32:
+        """A map at the picture's own size (height, width), float32, at least 0, from the exported graph alone.
+
+        Args:
+            target_class: the class to explain; the predicted one by default.
+            target: what Grad-CAM differentiates.
+            way: `gradcam` at the last residual block; `sharp`, the same weighed by the region head; `region`, the
+                probability of each cell to show tumour, whatever the class.
+            against: a class to set `target_class` apart from (see `explain.sharpen.contrast`).
 
         Raises:
-            TumorlensError: there is no answer to explain, or no such class.
+            TumorlensError: there is no answer to explain, no such class, or the bundle has no region head.
         """
         answer = self.answer
         if answer.evidence is None or answer.geometry is None:
             raise TumorlensError(f"{answer.prediction.source}: no answer, so nothing to explain")
+        if way != "gradcam" and answer.region is None:
+            raise TumorlensError(f"way {way!r} needs a bundle with a region head. Teach it with `tumorlens region RUN`")
+        if way == "region":
+            assert answer.region is not None
+            return to_picture(answer.region, answer.geometry)
         item = answer.prediction
         chosen = target_class or item.predicted
-        small = gradcam(answer.evidence, item.probabilities, item.classes, chosen, target, answer.temperature)
+        small = (
+            contrast(answer.evidence, item.classes, chosen, against)
+            if against
+            else gradcam(answer.evidence, item.probabilities, item.classes, chosen, target, answer.temperature)
+        )
+        if way == "sharp" and answer.region is not None:
+            small = sharpen(small, answer.region)
         return to_picture(small.values, answer.geometry)
 
-    def overlay(self, target_class: str = "", opacity: float = 0.5) -> Image.Image:
+    def overlay(self, target_class: str = "", opacity: float = 0.5, way: Way = "gradcam") -> Image.Image:
         """The heatmap over the picture, RGB, at the picture's own size.
 
         Raises:
             TumorlensError: there is no answer to explain, or no such class.
         """
-        values = self.heatmap(target_class)
+        values = self.heatmap(target_class, way=way)
         assert self.picture is not None  # an answer has its picture
         return overlay(self.picture.pixels, values, opacity)
+
+    def finding(self, threshold: float) -> EvidenceRegion | None:
+        """The evidence region: where the region head sees tumour; None where it sees none, or the bundle has no head.
+
+        Args:
+            threshold: the card's `region.threshold`.
+        """
+        if self.answer.region is None or self.picture is None:
+            return None
+        return evidence_region(self.heatmap(way="region"), threshold, self.picture.spacing)
 
 
 def explain_paths(
@@ -94,7 +131,7 @@ def _answer_batches(slices: list[Slice], predictor: Predictor) -> Iterator[list[
         yield [Explained(answer, item) for answer, item in zip(predictor.predict(batch), batch, strict=True)]
 
 
-class HeatmapFolder:
+class MapFolder:
     """Writes an overlay PNG and the raw map for each answered slice, under names that never collide."""
 
     def __init__(self, folder: Path) -> None:
@@ -102,14 +139,24 @@ class HeatmapFolder:
         self._used: set[str] = set()
         folder.mkdir(parents=True, exist_ok=True)
 
-    def save(self, item: Explained) -> None:
-        """Write `NAME.png` (overlay) and `NAME.npy` (float32, on the file's own pixel grid, predicted class)."""
+    def save(self, item: Explained, values: Float32 | None = None) -> str:
+        """Write `NAME.png` (overlay) and `NAME.npy` (float32, on the file's own pixel grid).
+
+        Args:
+            item: an answered slice.
+            values: its map (height, width); Grad-CAM of the predicted class by default.
+
+        Returns:
+            NAME; empty where there is no answer, and nothing is written.
+        """
         if item.answer.evidence is None or item.picture is None:
-            return
+            return ""
+        shown = item.heatmap() if values is None else values
         name = self._name(item.answer.prediction)
         # Who opens the map opens the file beside it, whose slices may not be stored upright.
-        np.save(self._folder / f"{name}.npy", turn_back(item.heatmap(), item.picture.orientation))
-        item.overlay().save(self._folder / f"{name}.png", compress_level=1)
+        np.save(self._folder / f"{name}.npy", turn_back(shown, item.picture.orientation))
+        overlay(item.picture.pixels, shown).save(self._folder / f"{name}.png", compress_level=1)
+        return name
 
     def _name(self, prediction: Prediction) -> str:
         source = Entry(prediction.source)

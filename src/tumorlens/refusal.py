@@ -1,6 +1,5 @@
 """Teach a trained model what is no brain MRI: what `tumorlens refusal` does."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +11,14 @@ from safetensors.numpy import save_file
 
 from tumorlens.config import PreprocessSettings
 from tumorlens.data.dataset import load_dataset
-from tumorlens.data.manifest import read_manifest
 from tumorlens.data.preprocess import prepare
 from tumorlens.data.readers import Refused, find_inputs, read_slices
-from tumorlens.data.splits import sides_of_fold
 from tumorlens.errors import InputError, RunError
 from tumorlens.model.bundle import GATE, WEIGHTS, Refusal, load_card, write_card
 from tumorlens.model.network import TumorNet
-from tumorlens.records import Sample
 from tumorlens.runtime.export import export_bundle, load_network
 from tumorlens.train.device import choose_precision
-from tumorlens.train.recipe import VAL_SHARE
+from tumorlens.train.recipe import samples_of
 from tumorlens.train.refusal import fit_gate, pooled_features
 
 Progress = Callable[[str, int, int], None]
@@ -54,7 +50,7 @@ def teach_refusal(run: Path, others: Path, progress: Progress) -> RefusalFigures
     """
     card = load_card(run / "bundle", needs=WEIGHTS)
     network = load_network(run / "bundle", card)
-    samples, root = _samples(run)
+    samples, root = samples_of(run)
     data = load_dataset(samples, root, card.preprocess, lambda done, n: progress("reading brains", done, n))
     train = data.side("train")
     pictures = _others(others, card.preprocess, progress)
@@ -85,19 +81,6 @@ def teach_refusal(run: Path, others: Path, progress: Progress) -> RefusalFigures
     write_card(run / "bundle", card.model_copy(update={"refusal": refusal}))
     export_bundle(run / "bundle")
     return RefusalFigures(by_source, found)
-
-
-def _samples(run: Path) -> tuple[list[Sample], Path]:
-    try:
-        config = json.loads((run / "config.json").read_text(encoding="utf-8"))
-        manifest, fold = Path(config["manifest"]["path"]), config["manifest"]["fold"]
-        seed = int(config["settings"]["seed"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{run}: no run folder, or its config.json is damaged ({error}). Give a folder of `train`"
-        ) from error
-    samples = read_manifest(manifest)
-    return (samples if fold is None else sides_of_fold(samples, fold, VAL_SHARE, seed)), manifest.parent
 
 
 def _others(folder: Path, settings: PreprocessSettings, progress: Progress) -> dict[str, torch.Tensor]:

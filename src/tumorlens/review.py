@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import binary_erosion
 
 from tumorlens.data.audit.bias import fit_forest
 from tumorlens.data.audit.scan import scan
@@ -22,14 +21,13 @@ from tumorlens.errors import RunError
 from tumorlens.evaluate.bias import SIMPLE
 from tumorlens.evaluate.mistakes import PICTURES, confident_mistakes, picture_name
 from tumorlens.evaluate.run_folder import PREDICTIONS, find_manifest, read_folds
-from tumorlens.explain.overlay import to_grey
+from tumorlens.explain.overlay import outlined, to_grey
 from tumorlens.pipeline import Explained
 from tumorlens.records import Prediction, Sample
 from tumorlens.runtime.predictor import Predictor
 
 Progress = Callable[[str, int, int], None]
 HEIGHT = 220  # pixels of a mistake's picture
-OUTLINE = (0, 220, 255)
 
 _Key = tuple[str, int]
 
@@ -134,14 +132,11 @@ def _draw_mistakes(
 def side_by_side(left: Image.Image, right: Image.Image, mask: NDArray[np.bool_] | None) -> Image.Image:
     """Two RGB pictures of one size beside each other, `HEIGHT` pixels high, the mask (height, width) as an outline."""
     width = max(1, round(left.width * HEIGHT / left.height))
-    panel = Image.new("RGB", (2 * width + 4, HEIGHT))
-    for place, picture in ((0, left), (width + 4, right)):
-        shown = np.asarray(picture.resize((width, HEIGHT), Image.Resampling.BICUBIC)).copy()
-        if mask is not None:
-            large = np.asarray(Image.fromarray(mask).resize((width, HEIGHT), Image.Resampling.NEAREST))
-            shown[large & ~binary_erosion(large)] = OUTLINE
-        panel.paste(Image.fromarray(shown), (place, 0))
-    return panel
+    parts = [np.asarray(picture.resize((width, HEIGHT), Image.Resampling.BICUBIC)) for picture in (left, right)]
+    if mask is not None:
+        parts = [outlined(part, mask) for part in parts]
+    gap = np.zeros((HEIGHT, 4, 3), dtype=np.uint8)
+    return Image.fromarray(np.concatenate([parts[0], gap, parts[1]], axis=1))
 
 
 def _key(item: Prediction) -> _Key:

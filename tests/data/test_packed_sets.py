@@ -111,7 +111,7 @@ def test_index_csv_may_point_into_archives(tmp_path: Path) -> None:
 
 
 def test_predict_an_archive_with_a_bad_member(tiny_run: Path, tmp_path: Path) -> None:
-    from tumorlens.pipeline import HeatmapFolder, explain_paths
+    from tumorlens.pipeline import MapFolder, explain_paths
     from tumorlens.runtime.predictor import Predictor
 
     files = {"x/1.png": head("glioma"), "1.png": head("glioma", 1), "2.png": b"no picture", "3.mat": mat_bytes()[:900]}
@@ -126,7 +126,7 @@ def test_predict_an_archive_with_a_bad_member(tiny_run: Path, tmp_path: Path) ->
     }  # fmt: skip
     assert "leads out" in rows["../4.png"].message and "not a picture" in rows["2.png"].message
     assert steps[-1] == (6, 6)
-    folder = HeatmapFolder(tmp_path / "maps")
+    folder = MapFolder(tmp_path / "maps")
     for item in found:
         folder.save(item)
     assert sorted(file.name for file in (tmp_path / "maps").iterdir()) == [
@@ -139,12 +139,12 @@ def test_maps_lie_on_the_grid_of_the_file(tiny_run: Path, tmp_path: Path) -> Non
     from dataclasses import replace
 
     from tumorlens.data.orientation import turn
-    from tumorlens.pipeline import Explained, HeatmapFolder
+    from tumorlens.pipeline import Explained, MapFolder
     from tumorlens.runtime.predictor import Predictor
 
     stored = draw_head("glioma", 2, 1)[:, :80].astype(np.float32)
     plain = read_slices(Entry("dir/odd:name?.png", png(stored.astype(np.uint8))))[0]
-    folder = HeatmapFolder(tmp_path / "maps")
+    folder = MapFolder(tmp_path / "maps")
     for orientation in (3, 4):
         upright = np.ascontiguousarray(turn(stored, orientation))
         shown = replace(plain, pixels=upright, orientation=orientation)

@@ -28,7 +28,8 @@ def test_openvino_and_onnxruntime_agree_with_torch(tiny_run: Path, predictor: Pr
         values = network.feature_map(torch.from_numpy(images))
         logits = network.classify(network.pool(values)).numpy()
         evidence = network.evidence(values).numpy()
-    found_logits, found_evidence, _ = predictor._run(images)
+    found = predictor.run(images)
+    found_logits, found_evidence = found.logits, found.evidence
     import onnxruntime
 
     session = onnxruntime.InferenceSession(tiny_run / "bundle" / "model.onnx", providers=["CPUExecutionProvider"])
@@ -54,7 +55,7 @@ def test_32_bit_export_is_exact(tiny_run: Path, tmp_path: Path) -> None:
     images = np.random.default_rng(0).random((3, 1, 64, 64), dtype=np.float32)
     with torch.no_grad():
         logits = load_network(bundle, card)(torch.from_numpy(images)).numpy()
-    found, _, _ = Predictor(bundle)._run(images)
+    found = Predictor(bundle).run(images).logits
     assert np.allclose(found, logits, atol=1e-4)
 
 

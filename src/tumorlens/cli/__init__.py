@@ -33,6 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 description="Fetch, index, audit and split labelled images.",
                 args=given[1:],
             )
+        elif given[:2] == ["explain", "score"]:
+            from tumorlens.cli.explain import score
+
+            answer = tyro.cli(score, prog=f"{PROG} explain score", args=given[2:])
         else:
             answer = tyro.extras.subcommand_cli_from_dict(commands(given), prog=PROG, description=ABOUT, args=given)
     except KeyboardInterrupt:
@@ -77,7 +81,7 @@ def data_commands() -> dict[str, Callable[..., Any]]:
 
 def commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:
     """All commands but those of `data`; the preset named in `arguments` gives the training defaults."""
-    from tumorlens.cli import measure, models, predict
+    from tumorlens.cli import explain, measure, models, predict
 
     settings = models.preset_settings(arguments) if arguments[:1] in (["train"], ["crossval"]) else None
     return {
@@ -89,7 +93,9 @@ def commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:
         "calibrate": measure.calibrate,
         "export": models.export,
         "refusal": models.refusal,
+        "region": models.region,
         "predict": predict.predict,
+        "explain": explain.explain,
         "app": predict.app,
     }
 

@@ -1,4 +1,4 @@
-"""`tumorlens train`, `crossval` and `export`."""
+"""`tumorlens train`, `crossval`, `export`, `refusal` and `region`."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -141,6 +141,23 @@ def refusal(run: Positional[Path], /, others: Path) -> int:
         total = sum(n for _, n in rows.values())
         say(f"{title}: all: {sum(share * n for share, n in rows.values()) / max(total, 1):.1%} of {total} refused")
     say(f"wrote {run / 'bundle'}")
+    return 0
+
+
+def region(run: Positional[Path], /) -> int:
+    """Teach a trained model where tumours lie, from masks: evidence regions, and a second look at `no_tumor`.
+
+    The network stays as it is; its bundle is exported, reviewed and evaluated again.
+
+    Args:
+        run: A run folder made by train, whose pictures and masks are still there.
+    """
+    from tumorlens.experiment import add_region
+
+    with _reporter("none") as reporter:
+        evaluation = add_region(run, reporter)
+    show_evaluation(evaluation)
+    say(f"wrote {run / 'bundle'}; report: {run / 'report.html'}")
     return 0
 
 

@@ -13,7 +13,7 @@ from tumorlens.data.predictions import PredictionWriter
 from tumorlens.data.readers import ReadOptions
 from tumorlens.errors import RunError
 from tumorlens.model.label_sets import DEFAULT_COVERAGE
-from tumorlens.pipeline import REFERENCE, HeatmapFolder, explain_paths
+from tumorlens.pipeline import REFERENCE, MapFolder, explain_paths
 from tumorlens.records import Prediction
 from tumorlens.runtime.predictor import Predictor
 
@@ -53,7 +53,7 @@ def predict(
     if heatmaps and heatmaps.is_dir() and any(heatmaps.iterdir()) and not overwrite:
         raise RunError(f"{heatmaps}: not empty. Give another --heatmaps, or --overwrite to write into it")
     predictor = Predictor(model, coverage, answer_all)
-    folder = HeatmapFolder(heatmaps) if heatmaps else None
+    folder = MapFolder(heatmaps) if heatmaps else None
     options = ReadOptions(plane="" if plane == "acquired" else plane, every=every, window=window)
     counts: Counter[str] = Counter()
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from tumorlens.errors import SplitError
 from tumorlens.records import Sample
 
 FINEST = 20  # parts at the most that a share is made up of
+VAL_SHARE = 0.125  # of the patients that are not tested, where a manifest has folds
 ATTEMPTS = 10  # draws at the most until every class is on every side
 
 

@@ -3,8 +3,13 @@
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import binary_erosion
 
 from tumorlens.records import Float32
+
+PANEL = 320  # pixels of height
+OUTLINE = (0, 220, 255)
+_GAP, _SCALE, _LINE = 6, 8, 2
 
 
 def overlay(pixels: Float32, values: Float32, opacity: float = 0.5) -> Image.Image:
@@ -27,6 +32,37 @@ def overlay(pixels: Float32, values: Float32, opacity: float = 0.5) -> Image.Ima
     alpha = (opacity * np.sqrt(strength))[..., None]
     mixed = grey * (1 - alpha) + colour(strength) * alpha
     return Image.fromarray(np.clip(np.round(mixed), 0, 255).astype(np.uint8))
+
+
+def panel(pixels: Float32, values: Float32, region: NDArray[np.bool_] | None = None) -> Image.Image:
+    """The slice, the heatmap over it with its scale, and the outline of a region, beside each other.
+
+    Args:
+        pixels: (height, width), any range.
+        values: the map at the same size, at least 0.
+        region: (height, width), or None for a panel of two.
+
+    Returns:
+        An RGB image, each part `PANEL` pixels high.
+    """
+    plain = Image.fromarray(to_grey(pixels)).convert("RGB")
+    width = max(1, round(plain.width * PANEL / plain.height))
+    parts = [plain, overlay(pixels, values)]
+    shown = [np.asarray(part.resize((width, PANEL), Image.Resampling.BICUBIC)) for part in parts]
+    if region is not None:
+        shown.append(outlined(shown[0], region))
+    gap = np.full((PANEL, _GAP, 3), 255, dtype=np.uint8)
+    scale = np.repeat(colour(np.linspace(1, 0, PANEL, dtype=np.float32))[:, None], _SCALE, axis=1).astype(np.uint8)
+    pieces = [shown[0], gap, shown[1], scale, *(piece for part in shown[2:] for piece in (gap, part))]
+    return Image.fromarray(np.concatenate(pieces, axis=1))
+
+
+def outlined(picture: NDArray[np.uint8], region: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """An RGB picture (h, w, 3) with the outline of a region (height, width), stretched to it."""
+    large = np.asarray(Image.fromarray(region).resize(picture.shape[1::-1], Image.Resampling.NEAREST))
+    drawn = picture.copy()
+    drawn[large & ~binary_erosion(large, iterations=_LINE)] = OUTLINE
+    return drawn
 
 
 def to_grey(pixels: Float32) -> NDArray[np.uint8]:

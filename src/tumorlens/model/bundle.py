@@ -1,8 +1,8 @@
 """The bundle: a trained model with everything that is needed to use it rightly, checked when it is loaded.
 
-A folder of `model.json` (the card), `model.onnx` and, for further training, `weights.safetensors` and what tells brain
-MRI from other pictures, `refusal.safetensors`. The card holds the hash of every other file, so a changed byte is
-noticed. No pickle, no torch.
+A folder of `model.json` (the card), `model.onnx` and, for further training, `weights.safetensors`, what tells brain MRI
+from other pictures, `refusal.safetensors`, and what tells tumour from healthy cells, `region.safetensors`. The card
+holds the hash of every other file, so a changed byte is noticed. No pickle, no torch.
 """
 
 import json
@@ -22,9 +22,11 @@ CARD = "model.json"
 ONNX = "model.onnx"
 WEIGHTS = "weights.safetensors"
 GATE = "refusal.safetensors"
+REGION = "region.safetensors"
+REGION_MAP = "region"  # the graph's output that says where a tumour may lie
 STRANGENESS = "strangeness"  # the graph's output that tells brain MRI from other pictures
-SCHEMA_VERSION = 3
-_READABLE = (1, 2, 3)  # 1 knew no architecture but the plain one, 2 neither label sets nor refusals
+SCHEMA_VERSION = 4
+_READABLE = (1, 2, 3, 4)  # 1 knew no architecture but the plain one, 2 no label sets and refusals, 3 no regions
 
 
 class Refusal(BaseModel):
@@ -33,6 +35,20 @@ class Refusal(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     threshold: float
+    fitted_on: str = ""
+
+
+class Region(BaseModel):
+    """Where a tumour may lie: the graph's output `region`, and its say in `no_tumor` (`weight`, `bias`; 0: none).
+
+    `threshold` is the probability from which a cell belongs to the evidence region.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weight: float = Field(ge=0.0)
+    bias: float
+    threshold: float = Field(gt=0.0, lt=1.0)
     fitted_on: str = ""
 
 
@@ -55,6 +71,7 @@ class Card(BaseModel):
     temperature: float = Field(default=1.0, gt=0.0)
     label_sets: LabelSets | None = None
     refusal: Refusal | None = None
+    region: Region | None = None
     least_confidence: float = Field(default=0.0, ge=0.0, lt=1.0)
     training_data: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
@@ -70,7 +87,7 @@ def write_card(folder: Path, card: Card) -> Card:
     Returns:
         The card as written.
     """
-    names = sorted(path.name for path in folder.iterdir() if path.name in (ONNX, WEIGHTS, GATE))
+    names = sorted(path.name for path in folder.iterdir() if path.name in (ONNX, WEIGHTS, GATE, REGION))
     files = {name: file_hash(folder / name) for name in names}
     complete = card.model_copy(update={"schema_version": SCHEMA_VERSION, "files": files})
     temporary = folder / f"{CARD}.part"

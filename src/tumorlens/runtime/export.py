@@ -2,7 +2,8 @@
 
 Outputs, float32: `logits` (n, C); `evidence` (n, C, h, w), the maps M[c] = sum_k W[c, k] A[k] whose mean plus bias is
 the logit; `features` (n, 2048), the pooled features; where the bundle refuses, `strangeness` (n,), log odds that a
-picture is no brain MRI. Input: `images` (n, 1, size, size) in [0, 1].
+picture is no brain MRI; where it has a region head, `region` (n, size/8, size/8), log odds that a cell shows tumour,
+which then have a say in the logit of `no_tumor`. Input: `images` (n, 1, size, size) in [0, 1].
 """
 
 import contextlib
@@ -19,8 +20,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tumorlens.errors import BundleError
-from tumorlens.model.bundle import GATE, ONNX, STRANGENESS, WEIGHTS, Card, load_card, write_card
+from tumorlens.model.bundle import GATE, ONNX, REGION, REGION_MAP, STRANGENESS, WEIGHTS, Card, load_card, write_card
 from tumorlens.model.network import TumorNet
+from tumorlens.model.region import RegionHead, middle_maps, mixed, strength
 
 OUTPUTS = ("logits", "evidence", "features")
 
@@ -28,18 +30,32 @@ OUTPUTS = ("logits", "evidence", "features")
 class _Answer(nn.Module):
     """The network with all of its outputs."""
 
-    def __init__(self, network: TumorNet, gate: dict[str, torch.Tensor] | None) -> None:
+    def __init__(self, folder: Path, card: Card) -> None:
         super().__init__()
-        self.network = network
-        self.gate = gate
+        self.network = load_network(folder, card)
+        self.gate = load_file(folder / GATE) if card.refusal else None
+        self.head = load_region(folder) if card.region else None
+        self.say = card.region
+        self.none = card.classes.index("no_tumor") if card.region else 0
+
+    @property
+    def outputs(self) -> list[str]:
+        """The names of what `forward` gives."""
+        more = [STRANGENESS] if self.gate else [], [REGION_MAP] if self.head else []
+        return [*OUTPUTS, *more[0], *more[1]]
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        before, values = self.network.last_maps(images)
+        fine, coarse = middle_maps(self.network, images)
+        values = self.network.part("layer4")(coarse)
         features = self.network.pool(values)
-        answer = (self.network.classify(features), self.network.evidence(values), features)
-        if self.gate is None:
-            return answer
-        return (*answer, self.network.pool(before) @ self.gate["weight"] + self.gate["bias"])
+        logits = self.network.classify(features)
+        more = []
+        if self.gate is not None:
+            more.append(self.network.pool(coarse) @ self.gate["weight"] + self.gate["bias"])
+        if self.head is not None and self.say is not None:
+            more.append(self.head(fine, coarse))
+            logits = mixed(logits, strength(more[-1]), self.none, self.say.weight, self.say.bias)
+        return logits, self.network.evidence(values), features, *more
 
 
 def export_bundle(folder: Path, half: bool = True) -> Card:
@@ -53,9 +69,7 @@ def export_bundle(folder: Path, half: bool = True) -> Card:
         BundleError: no weights there, or weights that do not fit the network.
     """
     card = load_card(folder, needs=WEIGHTS)
-    network = load_network(folder, card)
-    gate = load_file(folder / GATE) if card.refusal else None
-    _to_onnx(_Answer(network, gate), folder / ONNX, card.preprocess.size, half)
+    _to_onnx(_Answer(folder, card), folder / ONNX, card.preprocess.size, half)
     return write_card(folder, card)
 
 
@@ -77,6 +91,21 @@ def load_network(folder: Path, card: Card) -> TumorNet:
     return network.eval()
 
 
+def load_region(folder: Path) -> RegionHead:
+    """The region head of a bundle, in eval mode.
+
+    Raises:
+        BundleError: its weights do not fit.
+    """
+    state = load_file(folder / REGION)
+    head = RegionHead(len(state["mix.1.weight"]))
+    try:
+        head.load_state_dict(state)
+    except RuntimeError as error:
+        raise BundleError(f"{folder / REGION}: does not fit a region head: {error}") from error
+    return head.eval()
+
+
 def _to_onnx(answer: _Answer, path: Path, size: int, half: bool) -> None:
     example = torch.zeros(2, 1, size, size)
     # The exporter prints and warns about its own internals; nothing in it is for the user.
@@ -87,7 +116,7 @@ def _to_onnx(answer: _Answer, path: Path, size: int, half: bool) -> None:
             answer.eval(),
             (example,),
             input_names=["images"],
-            output_names=[*OUTPUTS, *([STRANGENESS] if answer.gate else [])],
+            output_names=answer.outputs,
             dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
             dynamo=True,
             verbose=False,

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from tumorlens.data.preprocess import prepare
 from tumorlens.errors import BundleError, InputError
-from tumorlens.model.bundle import ONNX, STRANGENESS, load_card
+from tumorlens.model.bundle import ONNX, REGION_MAP, STRANGENESS, load_card
 from tumorlens.model.label_sets import DEFAULT_COVERAGE, label_set
 from tumorlens.records import Float32, Geometry, Prediction, Slice, Status
 
@@ -19,13 +19,26 @@ class Answer:
     """A prediction and what its explanation needs.
 
     `evidence` (C, h, w) are the class evidence maps; `temperature` is what the probabilities were softened by;
-    both are None, like `geometry`, where there is no answer.
+    `region` (h', w') is the probability of each finer cell to show tumour, None where the bundle has no region head.
+    All are None, like `geometry`, where there is no answer.
     """
 
     prediction: Prediction
     evidence: Float32 | None = None
     geometry: Geometry | None = None
     temperature: float = 1.0
+    region: Float32 | None = None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the graph gives for prepared squares: `logits` (n, C), `evidence` (n, C, h, w), and where the bundle has
+    them `strangeness` (n,), log odds that a picture is no brain MRI, and `region` (n, h', w'), log odds of cells."""
+
+    logits: Float32
+    evidence: Float32
+    strangeness: Float32 | None
+    region: Float32 | None
 
 
 class Predictor:
@@ -79,17 +92,19 @@ class Predictor:
             squares.append(square)
             ready.append((number, geometry))
         if squares:
-            logits, evidence, strangeness = self._run(np.stack(squares)[:, None])
-            rows = softmax(logits.astype(np.float64) / self.card.temperature, axis=1)
+            found = self.run(np.stack(squares)[:, None])
+            rows = softmax(found.logits.astype(np.float64) / self.card.temperature, axis=1)
             for position, (number, geometry) in enumerate(ready):
-                item, strange = slices[number], self._strange(float(strangeness[position]))
+                item = slices[number]
+                strange = "" if found.strangeness is None else self._strange(float(found.strangeness[position]))
                 if strange and not self._answer_all:
                     answers[number] = Answer(
                         Prediction(item.source, item.frame, "refused", self.classes, message=strange)
                     )
                     continue
                 prediction = self._prediction(item, tuple(float(p) for p in rows[position]), strange)
-                answers[number] = Answer(prediction, evidence[position], geometry, self.card.temperature)
+                region = None if found.region is None else expit(found.region[position])
+                answers[number] = Answer(prediction, found.evidence[position], geometry, self.card.temperature, region)
         return [answer for answer in answers if answer is not None]
 
     def _strange(self, score: float) -> str:
@@ -109,27 +124,32 @@ class Predictor:
         status: Status = "refused" if message and not self._answer_all else "ok"
         return Prediction(item.source, item.frame, status, self.classes, probabilities, names, message)
 
-    def _run(self, images: Float32) -> tuple[Float32, Float32, Float32]:
-        """Logits, evidence, and strangeness, which is zero where the bundle does not refuse."""
+    def run(self, images: Float32) -> Outputs:
+        """The graph's outputs for prepared squares (n, 1, size, size), float32 in [0, 1]."""
         # A request of its own for each call: one predictor serves all sessions of the app at once.
         result = self._compiled.create_infer_request().infer(images)
-        strangeness = np.array(result[STRANGENESS]) if self.card.refusal else np.zeros(len(images), dtype=np.float32)
-        return np.array(result["logits"]), np.array(result["evidence"]), strangeness
+        return Outputs(
+            np.array(result["logits"]),
+            np.array(result["evidence"]),
+            np.array(result[STRANGENESS]) if self.card.refusal else None,
+            np.array(result[REGION_MAP]) if self.card.region else None,
+        )
 
     def _check_claims(self, folder: Path) -> None:
         size = self.card.preprocess.size
         try:
-            logits, evidence, strangeness = self._run(np.zeros((1, 1, size, size), dtype=np.float32))
+            found = self.run(np.zeros((1, 1, size, size), dtype=np.float32))
         except (RuntimeError, KeyError) as error:
             raise BundleError(
                 f"{folder / ONNX}: does not take (n, 1, {size}, {size}) or lacks an output ({error}). Export it again"
             ) from error
         count = len(self.classes)
-        shapes = logits.shape == (1, count) and evidence.ndim == 4 and evidence.shape[:2] == (1, count)
-        if not shapes or strangeness.shape != (1,):
+        shapes = {name: None if values is None else values.shape for name, values in vars(found).items()}
+        fits = shapes["logits"] == (1, count) and found.evidence.ndim == 4 and found.evidence.shape[:2] == (1, count)
+        fits = fits and shapes["strangeness"] in (None, (1,)) and (found.region is None or found.region.ndim == 3)
+        if not fits:
             raise BundleError(
-                f"{folder / ONNX}: logits {logits.shape}, evidence {evidence.shape}, strangeness "
-                f"{strangeness.shape}, but the card claims {count} classes. Export the bundle again"
+                f"{folder / ONNX}: outputs are {shapes}, but the card claims {count} classes. Export the bundle again"
             )
 
 

@@ -1,6 +1,7 @@
 """The recipe: ImageNet ResNet-50, head phase, fine-tuning, the best epoch, and a bundle with its predictions."""
 
 import csv
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -9,32 +10,29 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
-from scipy.special import softmax
 
 import tumorlens
 from tumorlens.config import Architecture, FineTuneSettings, HeadSettings, TrainSettings
 from tumorlens.data.dataset import SliceDataset, load_dataset
-from tumorlens.data.manifest import check_files, read_manifest
+from tumorlens.data.manifest import check_files, file_hash, read_manifest
 from tumorlens.data.predictions import write_predictions
 from tumorlens.data.split_record import verified_split
-from tumorlens.data.splits import sides_of_fold
-from tumorlens.errors import SplitError
+from tumorlens.data.splits import VAL_SHARE, sides_of_fold
+from tumorlens.errors import RunError, SplitError
 from tumorlens.model.blocks import BLOCKS_PER_LAYER
 from tumorlens.model.bundle import WEIGHTS, Card, write_card
-from tumorlens.model.label_sets import DEFAULT_COVERAGE, LabelSets, fit_label_sets, label_set
 from tumorlens.model.network import PARTS, TumorNet, freeze_before
-from tumorlens.model.temperature import fit_temperature
 from tumorlens.model.weights import load_backbone, stride_layout, trained_patients
-from tumorlens.records import CLASSES, Prediction, Sample
+from tumorlens.records import CLASSES, Sample
 from tumorlens.train.accidents import said_clearly
 from tumorlens.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from tumorlens.train.device import choose_device, choose_precision
+from tumorlens.train.finish import calibrated, data_summary, labelled
 from tumorlens.train.loop import Hooks, LoopSettings, run_loop
 from tumorlens.train.prefix import CachedFront, cached_front
-from tumorlens.train.run import RunPaths, describe, open_run
+from tumorlens.train.run import CONFIG, RunPaths, describe, open_run
 from tumorlens.train.sampling import class_weights, learned_shares, slice_odds
 from tumorlens.train.seeds import mix_seed
 from tumorlens.train.tasks import Computer, FineTuneTask, HeadTask, restore_shares
@@ -42,7 +40,6 @@ from tumorlens.train.tracking import Tracker
 
 SAVE_SECONDS = 300.0  # at most this much is lost when a run is killed
 HEAD = -1  # depth of the linear layers
-VAL_SHARE = 0.125  # of the patients that are not tested, where the manifest has folds
 
 
 @dataclass
@@ -181,6 +178,27 @@ def _sides(order: Order) -> tuple[list[Sample], dict[str, Any]]:
             "`tumorlens data split MANIFEST`, or with --folds K and train with --fold N"
         )
     return samples, split
+
+
+def samples_of(run: Path) -> tuple[list[Sample], Path]:
+    """The samples of a finished run with their sides, and the folder that their paths are relative to.
+
+    Raises:
+        RunError: no run folder, or its config is damaged, or its manifest was changed.
+        ManifestError: its manifest is gone.
+    """
+    try:
+        config = json.loads((run / CONFIG).read_text(encoding="utf-8"))
+        manifest, fold, expected = (config["manifest"][key] for key in ("path", "fold", "sha256"))
+        seed = int(config["settings"]["seed"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{run}: no run folder, or its {CONFIG} is damaged ({error}). Give a folder of `train`"
+        ) from error
+    samples = read_manifest(Path(manifest))
+    if file_hash(Path(manifest)) != expected:
+        raise RunError(f"{manifest}: changed since {run} was trained on it. Restore it, or train anew")
+    return (samples if fold is None else sides_of_fold(samples, fold, VAL_SHARE, seed)), Path(manifest).parent
 
 
 def _initial_network(order: Order, samples: Sequence[Sample]) -> TumorNet:
@@ -331,13 +349,8 @@ def _finish(
     if settings.class_weights or settings.sampling != "every":
         restore_shares(computer.network, learned_shares(dataset.side("train"), settings, len(CLASSES)))
     reporter.message("best epoch: predicting every image")
-    logits = computer.logits(dataset).numpy()
-    val = np.array([sample.split == "val" for sample in dataset.samples])
-    temperature = fit_temperature(logits[val], dataset.labels.numpy()[val])
-    shares = softmax(logits.astype(np.float64) / temperature, axis=1)
-    groups = [sample.patient_group for sample in dataset.samples if sample.split == "val"]
-    sets = fit_label_sets(shares[val], dataset.labels.numpy()[val], groups, CLASSES, "validation patients")
-    write_predictions(_predictions(dataset.samples, shares, sets), paths.predictions, CLASSES)
+    temperature, sets, shares = calibrated(computer.logits(dataset).double().numpy(), dataset)
+    write_predictions(labelled(dataset.samples, shares, sets), paths.predictions, CLASSES)
     paths.bundle.mkdir(exist_ok=True)
     state = {key: value.cpu().contiguous() for key, value in computer.network.state_dict().items()}
     save_file(state, paths.bundle / WEIGHTS)
@@ -350,36 +363,7 @@ def _finish(
         network=architecture(order),
         temperature=temperature,
         label_sets=sets,
-        training_data={**_data_summary(dataset.samples), "split": split},
+        training_data={**data_summary(dataset.samples), "split": split},
         initial_weights=order.weights.name if order.weights else "random",
     )
     write_card(paths.bundle, card)
-
-
-def _predictions(samples: Sequence[Sample], shares: np.ndarray, sets: LabelSets) -> list[Prediction]:
-    thresholds = sets.at(DEFAULT_COVERAGE)
-    return [
-        Prediction(
-            source=sample.path,
-            frame=sample.frame,
-            status="ok",
-            classes=CLASSES,
-            probabilities=tuple(float(p) for p in row),
-            label_set=label_set(row, CLASSES, thresholds),
-            label=sample.label,
-            patient_group=sample.patient_group,
-            split=sample.split,
-            origin=sample.source,
-            plane=sample.plane,
-        )
-        for sample, row in zip(samples, shares, strict=True)
-    ]
-
-
-def _data_summary(samples: Sequence[Sample]) -> dict[str, dict[str, dict[str, int]]]:
-    """Slices of the training split by source and class."""
-    table: dict[str, Counter[str]] = {}
-    for sample in samples:
-        if sample.split == "train":
-            table.setdefault(sample.source, Counter())[sample.label] += 1
-    return {"slices": {source: dict(sorted(counts.items())) for source, counts in sorted(table.items())}}

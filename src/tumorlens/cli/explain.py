@@ -1,0 +1,123 @@
+"""`tumorlens explain` and `tumorlens explain score`."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from tumorlens import DISCLAIMER
+from tumorlens.cli.terminal import progress_bar, say, show_grids
+from tumorlens.errors import RunError
+from tumorlens.pipeline import REFERENCE, Way
+
+
+def explain(
+    inputs: Positional[tuple[Path, ...]],
+    /,
+    out: Path,
+    model: Path = REFERENCE,
+    way: Way = "gradcam",
+    target: Literal["probability", "logit"] = "probability",
+    of: str = "",
+    against: str = "",
+    overwrite: bool = False,
+) -> int:
+    """Show where in a picture an answer comes from: overlay, map, and a panel with picture, map and evidence region.
+
+    `tumorlens explain score MANIFEST` measures how well maps find tumours.
+
+    Args:
+        inputs: Files, folders and ZIP archives, as for predict.
+        out: Folder for NAME.png (overlay), NAME.npy (the map, float32, at the picture's size) and NAME_panel.png of
+            each slice, and findings.json.
+        model: A bundle folder; the model that comes with tumorlens by default.
+        way: gradcam (at the last residual block), sharp (the same, weighed by where the model sees tumour), or region
+            (where it sees tumour, whatever the class). The last two need a bundle with a region head.
+        target: What Grad-CAM differentiates.
+        of: The class to explain; the predicted one by default.
+        against: A class to set it apart from: why `of` rather than this one.
+        overwrite: Write into a folder that has files.
+    """
+    from tumorlens.explain.overlay import panel
+    from tumorlens.pipeline import MapFolder, explain_paths
+    from tumorlens.runtime.predictor import Predictor
+
+    if not inputs:
+        raise RunError("no input given; give files or folders")
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        raise RunError(f"{out}: not empty. Give another --out, or --overwrite to write into it")
+    predictor = Predictor(model, answer_all=True)
+    region = predictor.card.region
+    folder = MapFolder(out)
+    findings, failed = [], 0
+    with progress_bar() as bar:
+        for batch in explain_paths(inputs, predictor, lambda done, n: bar.update("explaining", done, n)):
+            for item in batch:
+                found = item.answer.prediction
+                if item.answer.evidence is None or item.picture is None:
+                    say(f"left out: {found.message}")
+                    failed += 1
+                    continue
+                values = item.heatmap(of, target, way, against)
+                seen = item.finding(region.threshold) if region else None
+                name = folder.save(item, values)
+                panel(item.picture.pixels, values, seen.mask if seen else None).save(out / f"{name}_panel.png")
+                findings.append({
+                    "input": found.source, "frame": found.frame, "predicted": found.predicted,
+                    "confidence": found.confidence, "message": found.message, "map": f"{name}.npy",
+                    "evidence_region": seen.to_json() if seen else None,
+                })  # fmt: skip
+    (out / "findings.json").write_text(json.dumps(findings, indent=2) + "\n", encoding="utf-8")
+    say(f"{len(findings)} explained, {failed} could not be read; wrote {out}")
+    say("An evidence region is where the model sees tumour; it is no segmentation. " + DISCLAIMER)
+    return 1 if failed else 0
+
+
+def score(
+    manifest: Positional[Path],
+    /,
+    model: Path,
+    fold: str | None = None,
+    methods: tuple[str, ...] = (),
+    every: int = 8,
+    out: Path | None = None,
+) -> int:
+    """Measure how well maps find tumours, on tested patients with masks, beside chance and what knows nothing.
+
+    Args:
+        manifest: A manifest with splits, or with folds and --fold: that of the model's training, so that tested
+            patients are those that it never saw.
+        model: A bundle folder.
+        fold: The fold that the model was tested on.
+        methods: More methods, which need PyTorch and a bundle with weights: gradcam++, hirescam, layercam, eigencam,
+            fusion, occlusion, integrated-gradients, smoothgrad, scorecam (slow), and untrained (Grad-CAM of random
+            weights).
+        every: Faithfulness, noise and mirror are measured on each n-th slice; 0 for not at all.
+        out: A JSON file for the figures.
+    """
+    from tumorlens.data.manifest import read_manifest
+    from tumorlens.data.splits import VAL_SHARE, sides_of_fold
+    from tumorlens.evaluate.tables import Grid
+    from tumorlens.evaluate.values import estimates_json
+    from tumorlens.map_scores import FIGURES, graph_methods, score_maps, torch_methods
+    from tumorlens.runtime.predictor import Predictor
+
+    samples = read_manifest(manifest)
+    if fold is not None:
+        samples = sides_of_fold(samples, fold, VAL_SHARE, 0)
+    predictor = Predictor(model, answer_all=True)
+    drawn = graph_methods(predictor) | (torch_methods(model, methods) if methods else {})
+    with progress_bar() as bar:
+        rows = score_maps(predictor, samples, manifest.parent, drawn, bar.update, every)
+    names = [name for name in FIGURES if any(name in row.figures for row in rows)]
+    for part in (names[:4], names[4:8], names[8:]):  # a terminal is 80 columns wide
+        cells = tuple((row.method, *(row.figures.get(name, "–") for name in part)) for row in rows)
+        show_grids(
+            [Grid("Maps of tested slices", ("Method", *(FIGURES[name][0] for name in part)), cells)] if part else []
+        )
+    if out is not None:
+        found = [{"method": row.method, "level": row.level, "figures": estimates_json(row.figures)} for row in rows]
+        out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        say(f"wrote {out}")
+    return 0

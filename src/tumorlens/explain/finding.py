@@ -1,0 +1,67 @@
+"""From a map to words: the evidence region, its outline, box, size and place. It is no segmentation of the tumour."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import label
+
+from tumorlens.records import Float32
+
+
+@dataclass(frozen=True)
+class EvidenceRegion:
+    """Where a map is strong, on the picture's own pixels.
+
+    `mask` (height, width); `box` (top, left, bottom, right), the last two exclusive; `area` in pixels and `area_mm2`,
+    None where the spacing is unknown; `place` says where in the picture it lies, as it is shown: whose left and right
+    that is, a single picture does not tell.
+    """
+
+    mask: NDArray[np.bool_]
+    box: tuple[int, int, int, int]
+    area: int
+    area_mm2: float | None
+    place: str
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the mask, as plain values."""
+        return {"box": list(self.box), "area": self.area, "area_mm2": self.area_mm2, "place": self.place}
+
+
+def evidence_region(
+    values: Float32, threshold: float, spacing: tuple[float, float] | None = None
+) -> EvidenceRegion | None:
+    """The connected part of a map above a threshold that holds the most of it.
+
+    Args:
+        values: (height, width), on the picture's pixels.
+        threshold: what counts as strong.
+        spacing: distance of rows and of columns in mm.
+
+    Returns:
+        None where nothing reaches the threshold.
+    """
+    parts, count = label(values >= threshold)
+    if not count or not (values >= threshold).any():
+        return None
+    strengths = np.bincount(parts.ravel(), weights=values.ravel(), minlength=count + 1)[1:]
+    mask = parts == 1 + int(strengths.argmax())
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    area = int(mask.sum())
+    return EvidenceRegion(
+        mask=mask,
+        box=(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1),
+        area=area,
+        area_mm2=area * spacing[0] * spacing[1] if spacing else None,
+        place=_place(mask),
+    )
+
+
+def _place(mask: NDArray[np.bool_]) -> str:
+    """Where the region's centre lies, in thirds of the picture."""
+    row, column = (float(where.mean()) / size for where, size in zip(np.nonzero(mask), mask.shape, strict=True))
+    vertical = "upper" if row < 1 / 3 else "lower" if row > 2 / 3 else ""
+    horizontal = "left" if column < 1 / 3 else "right" if column > 2 / 3 else ""
+    return f"{vertical} {horizontal}".strip() or "middle"

@@ -1,0 +1,154 @@
+"""Fitting the region head: masks say which cells show tumour, healthy slices that none does; the network stays."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+
+from tumorlens.config import TrainSettings
+from tumorlens.data.dataset import SliceDataset
+from tumorlens.model.network import TumorNet
+from tumorlens.model.region import RegionHead, middle_maps, mixed, strength
+from tumorlens.train import augment
+from tumorlens.train.device import autocast
+from tumorlens.train.sampling import epoch_batches
+from tumorlens.train.seeds import mix_seed
+from tumorlens.train.tasks import NONE
+
+EPOCHS = 5
+_RATE = 2e-3
+_DECAY = 1e-3
+_BCE = 10.0  # a cell's cross-entropy is small beside the Dice loss of the few that are tumour
+_BATCH = 32
+
+Progress = Callable[[int, int], None]
+
+
+def fit_region(
+    network: TumorNet,
+    train: SliceDataset,
+    settings: TrainSettings,
+    precision: torch.dtype,
+    progress: Progress = lambda done, total: None,
+    epochs: int = EPOCHS,
+) -> RegionHead:
+    """Fit a region head on augmented training slices, those with a mask and those without a tumour.
+
+    Args:
+        network: trained; stays as it is, in eval mode, on the CPU.
+        train: slices with `masks`.
+        settings: of the run: augmentation, batch size, draws and seed.
+        precision: what the network computes in; the head learns in float32.
+        progress: called with (steps done, steps in all).
+        epochs: passes over the slices.
+    """
+    assert train.masks is not None
+    network.eval()
+    cpu = torch.device("cpu")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mix_seed(settings.seed, 7))
+        head = RegionHead()
+    steps = max(len(train) // settings.batch_size, 1)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=_RATE, weight_decay=_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=epochs * steps)
+    for epoch in range(epochs):
+        for step, index in enumerate(epoch_batches(train, settings, mix_seed(settings.seed, 8, epoch))[:steps]):
+            seed = mix_seed(settings.seed, 9, epoch, step)
+            plan = augment.draw(len(index), settings.augment, torch.Generator().manual_seed(seed))
+            size = train.images.shape[-1]
+            images = augment.apply(_pictures(train.images, index), plan, size)
+            masks = augment.move(_pictures(train.masks, index), plan, size)
+            with torch.no_grad(), autocast(cpu, precision):
+                fine, coarse = middle_maps(network, images)
+            loss = region_loss(head(fine.float(), coarse.float()), masks, train.labels[index])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            progress(epoch * steps + step + 1, epochs * steps)
+    return head.eval()
+
+
+def region_loss(logits: torch.Tensor, masks: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of cells and, where there is a mask, one minus its Dice.
+
+    Args:
+        logits: (n, h, w).
+        masks: (n, 1, H, W) in [0, 1]; all 0 where no mask is known.
+        labels: (n,) class numbers; a tumour without a mask says nothing.
+
+    Returns:
+        A scalar; 0 where nothing is known.
+    """
+    cover = F.adaptive_avg_pool2d(masks, (logits.shape[-2], logits.shape[-1]))[:, 0]
+    ill = (cover.flatten(1).amax(dim=1) > 0).float()
+    known = torch.maximum(ill, (labels == NONE).float())
+    entropy = F.binary_cross_entropy_with_logits(logits, cover, reduction="none").flatten(1).mean(dim=1)
+    shares = torch.sigmoid(logits)
+    overlap, both = (shares * cover).flatten(1).sum(dim=1), (shares + cover).flatten(1).sum(dim=1)
+    dice = 1 - (2 * overlap + 1) / (both + 1)
+    return _BCE * _mean_over(entropy, known) + _mean_over(dice, ill)
+
+
+@torch.inference_mode()
+def answers(
+    network: TumorNet,
+    head: RegionHead,
+    data: SliceDataset,
+    precision: torch.dtype,
+    progress: Progress = lambda done, total: None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Logits of the network alone (n, C) and the region's strengths (n,) of every slice."""
+    network.eval()
+    logits, strengths = [], []
+    for index in data.batches(_BATCH):
+        with autocast(torch.device("cpu"), precision):
+            fine, coarse = middle_maps(network, _pictures(data.images, index))
+            features = network.pool(network.part("layer4")(coarse))
+        logits.append(network.classify(features).float())
+        strengths.append(strength(head(fine.float(), coarse.float())))
+        progress(int(index[-1]) + 1, len(data))
+    return torch.cat(logits).double().numpy(), torch.cat(strengths).double().numpy()
+
+
+def fit_mix(
+    logits: NDArray[np.float64], strengths: NDArray[np.float64], labels: NDArray[np.int64]
+) -> tuple[float, float]:
+    """How much say the region has in `no_tumor`, by the likelihood of slices that neither learned from.
+
+    Args:
+        logits: (n, C) of the network alone.
+        strengths: (n,) of the region.
+        labels: (n,) class numbers.
+
+    Returns:
+        Weight (at least 0) and bias of `mixed`; the temperature is fitted beside them and not kept.
+    """
+    own = np.arange(len(labels)), labels
+
+    def loss(values: NDArray[np.float64]) -> float:
+        weight, bias, log_temperature = values
+        shifted = logits.copy()
+        shifted[:, NONE] -= weight * strengths + bias
+        return float(-log_softmax(shifted / np.exp(log_temperature), axis=1)[own].mean())
+
+    # Only a region that tells more than the network does may speak; so the weight has a floor of 0.
+    found = minimize(loss, np.array([0.1, 0.0, 0.0]), bounds=[(0.0, None), (None, None), (-3.0, 3.0)])
+    return float(found.x[0]), float(found.x[1])
+
+
+def mix(logits: NDArray[np.float64], strengths: NDArray[np.float64], weight: float, bias: float) -> NDArray[np.float64]:
+    """`mixed` of plain arrays."""
+    return mixed(torch.from_numpy(logits), torch.from_numpy(strengths), NONE, weight, bias).numpy()
+
+
+def _pictures(planes: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    return planes[index].unsqueeze(1).float() / 255
+
+
+def _mean_over(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    return (values * chosen).sum() / chosen.sum().clamp(min=1)

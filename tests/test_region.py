@@ -1,0 +1,173 @@
+"""The region head: learned from masks, exact in the graph, shown and measured."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("torch", reason="training needs the extra `train`")
+
+import torch
+
+from tests.conftest import TINY, draw_head
+from tumorlens.cli import main
+from tumorlens.config import TrainSettings
+from tumorlens.data.index import index_folder
+from tumorlens.data.manifest import write_manifest
+from tumorlens.data.predictions import read_predictions
+from tumorlens.data.splits import split_shares
+from tumorlens.experiment import run_experiment
+from tumorlens.model.bundle import load_card
+from tumorlens.model.region import middle_maps, mixed, strength
+from tumorlens.pipeline import Explained
+from tumorlens.records import CLASSES, Slice
+from tumorlens.runtime.export import load_network, load_region
+from tumorlens.runtime.predictor import Predictor
+from tumorlens.train.recipe import Order, Reporter
+from tumorlens.train.region import fit_mix, region_loss
+
+
+@pytest.fixture(scope="module")
+def masked_manifest(drawn_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The drawn heads with masks of their marks."""
+    root = tmp_path_factory.mktemp("masked")
+    shutil.copytree(drawn_folder / "images", root / "images")
+    (root / "masks").mkdir()
+    samples = []
+    for item in split_shares(index_folder(drawn_folder, drawn_folder).samples, val=0.2, test=0.2, seed=0):
+        if item.label != "no_tumor":
+            bright = np.asarray(Image.open(root / item.path)) > 200
+            name = f"masks/{Path(item.path).name}"
+            Image.fromarray(bright.astype(np.uint8) * 255).save(root / name)
+            samples.append(replace(item, mask=name))
+        else:
+            samples.append(item)
+    write_manifest(samples, root / "manifest.csv")
+    return root / "manifest.csv"
+
+
+@pytest.fixture(scope="module")
+def taught(masked_manifest: Path, tiny_settings: TrainSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "masked"
+    run_experiment(Order(masked_manifest, run, tiny_settings, weights=None, layers=TINY), Reporter())
+    assert main(["region", str(run)]) == 0
+    return run
+
+
+def head(number: int) -> Slice:
+    return Slice(draw_head("meningioma", number, 1).astype(np.float32), f"{number}.png")
+
+
+def test_the_graph_says_what_the_networks_say(taught: Path) -> None:
+    card = load_card(taught / "bundle")
+    assert card.region is not None
+    predictor = Predictor(taught / "bundle", answer_all=True)
+    images = np.random.default_rng(0).random((3, 1, 64, 64)).astype(np.float32)
+    found = predictor.run(images)
+    network, region = load_network(taught / "bundle", card), load_region(taught / "bundle")
+    with torch.inference_mode():
+        fine, coarse = middle_maps(network, torch.from_numpy(images))
+        expected = region(fine, coarse)
+        logits = mixed(
+            network(torch.from_numpy(images)), strength(expected), CLASSES.index("no_tumor"), card.region.weight,
+            card.region.bias,
+        )  # fmt: skip
+    assert found.region is not None and found.region.shape == (3, 8, 8)
+    assert np.allclose(found.region, expected.numpy(), atol=2e-2 * np.abs(expected.numpy()).max())
+    assert np.allclose(found.logits, logits.numpy(), atol=2e-2)
+
+
+def test_predictions_are_those_of_the_new_model(taught: Path, masked_manifest: Path) -> None:
+    row = next(item for item in read_predictions(taught / "predictions.csv") if item.split == "test")
+    pixels = np.asarray(Image.open(masked_manifest.parent / row.source)).astype(np.float32)
+    (answer,) = Predictor(taught / "bundle", answer_all=True).predict([Slice(pixels, row.source)])
+    assert np.allclose(answer.prediction.probabilities, row.probabilities, atol=0.02)
+
+
+def test_cells_of_the_tumour_stand_out(taught: Path) -> None:
+    predictor = Predictor(taught / "bundle", answer_all=True)
+    card = predictor.card
+    assert card.region is not None
+    inside = []
+    for number in range(6):
+        picture = head(number)
+        (answer,) = predictor.predict([picture])
+        item = Explained(answer, picture)
+        values = item.heatmap(way="region")
+        mark = picture.pixels > 200
+        inside.append(values[mark].mean() - values[~mark & (picture.pixels > 50)].mean())
+        sharp, plain = item.heatmap(way="sharp"), item.heatmap()
+        assert not (sharp[plain == 0] > 0).any()
+    assert np.mean(inside) > 0.1
+
+
+def test_explain_writes_maps_panels_and_findings(taught: Path, tmp_path: Path) -> None:
+    Image.fromarray(draw_head("meningioma", 1, 1)).save(tmp_path / "a.png")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    code = main([
+        "explain", str(tmp_path / "a.png"), str(tmp_path / "broken.png"), "--out", str(tmp_path / "out"),
+        "--model", str(taught / "bundle"), "--way", "sharp",
+    ])  # fmt: skip
+    assert code == 1  # one could not be read; the other is there all the same
+    (found,) = json.loads((tmp_path / "out" / "findings.json").read_text())
+    assert np.load(tmp_path / "out" / found["map"]).shape == (96, 96)
+    with Image.open(tmp_path / "out" / "a_panel.png") as panel:
+        assert panel.height == 320 and panel.width >= 2 * 320
+    assert set(found["evidence_region"] or {"box": 0, "area": 0, "area_mm2": 0, "place": 0}) == {
+        "box", "area", "area_mm2", "place",
+    }  # fmt: skip
+
+
+def test_explain_refuses_what_it_cannot_do(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(draw_head("meningioma", 1, 1)).save(tmp_path / "a.png")
+    call = ["explain", str(tmp_path / "a.png"), "--model", str(tiny_run / "bundle")]
+    assert main([*call, "--out", str(tmp_path / "one"), "--way", "region"]) == 1
+    assert "needs a bundle with a region head" in capsys.readouterr().err
+    assert main([*call, "--out", str(tmp_path / "two"), "--of", "glioma", "--against", "cat"]) == 1
+    assert "give two different classes" in capsys.readouterr().err
+    assert main([*call, "--out", str(tmp_path), "--overwrite", "--against", "glioma", "--of", "pituitary"]) == 0
+    assert main([*call, "--out", str(tmp_path)]) == 1
+    assert "not empty" in capsys.readouterr().err
+
+
+def test_maps_are_scored_beside_what_knows_nothing(taught: Path, masked_manifest: Path, tmp_path: Path) -> None:
+    code = main([
+        "explain", "score", str(masked_manifest), "--model", str(taught / "bundle"), "--every", "4",
+        "--methods", "layercam", "untrained", "--out", str(tmp_path / "maps.json"),
+    ])  # fmt: skip
+    assert code == 0
+    rows = {row["method"]: row["figures"] for row in json.loads((tmp_path / "maps.json").read_text())}
+    assert {"gradcam", "sharp", "region", "centre", "edges", "layercam", "untrained", "chance"} <= set(rows)
+    assert rows["region"]["energy"]["value"] > rows["centre"]["energy"]["value"]
+    assert rows["gradcam"]["peak"]["n"] >= 3
+    assert rows["brightness"]["peak"]["value"] == 1  # the marks are the brightest spots of the drawn heads
+    assert rows["centre"]["mirror"]["value"] == pytest.approx(1)
+
+
+def test_what_a_tumour_without_a_mask_says() -> None:
+    logits = torch.zeros(2, 4, 4)
+    none, glioma = torch.tensor([2, 2]), torch.tensor([0, 0])
+    empty = torch.zeros(2, 1, 8, 8)
+    assert region_loss(logits, empty, glioma) == 0
+    assert region_loss(logits, empty, none) > 1
+    full = torch.ones(2, 1, 8, 8)
+    assert region_loss(logits + 9, full, glioma) < 0.01 < region_loss(logits - 9, full, glioma)
+
+
+def test_only_a_region_that_tells_more_gets_a_say() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 400)
+    logits = rng.normal(0, 1, (400, 4)) + 2 * np.eye(4)[labels]
+    telling = np.where(labels == 2, -2.0, 2.0) + rng.normal(0, 0.5, 400)
+    assert fit_mix(logits, telling, labels)[0] > 0.5
+    assert fit_mix(logits, -telling, labels)[0] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_run_without_masks_says_so(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    assert main(["region", str(run)]) == 1
+    assert "0 training and 0 validation slices have a mask" in capsys.readouterr().err

@@ -19,7 +19,8 @@ fi
 
 # shellcheck disable=SC2086
 tumorlens crossval "$manifest" --out "$out/cv" --weights "$weights" --preset best --folds ${FOLDS:-0}
-tumorlens evaluate "$out/cv/fold0"
+for fold in ${FOLDS:-0}; do tumorlens region "$out/cv/fold$fold"; done  # about eight minutes each
+tumorlens evaluate "$out/cv"
 # Pictures that are no brain MRI, in a folder for each kind, teach the model to refuse them.
 if [ -d "${OTHERS:-}" ]; then tumorlens refusal "$out/cv/fold0" --others "$OTHERS"; fi
 tumorlens predict "$data/dicom_brain" --model "$out/cv/fold0/bundle" --out "$out/predictions.csv" \

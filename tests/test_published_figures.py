@@ -49,7 +49,7 @@ def test_figures_follow_from_artefacts(page: str, kept: set[str]) -> None:
 
 def test_kept_figures_are_those_of_the_kept_answers() -> None:
     """The tested side of each fold, computed again from its answers."""
-    for folder in sorted(path.parent for path in (RESULTS / "best").glob("fold*/config.json")):
+    for folder in sorted(path.parent for path in RESULTS.glob("*/fold*/config.json")):
         figures = json.loads((folder / "metrics.json").read_text())
         again = evaluate_run(folder).to_json()
         before, now = (list(estimates(item["splits"]["test"])) for item in (figures, again))

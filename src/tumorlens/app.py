@@ -3,19 +3,22 @@
 import io
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import streamlit as st
+from numpy.typing import NDArray
 
 from tumorlens import DISCLAIMER
 from tumorlens.data.readers import SUFFIXES, Entry, read_slices
 from tumorlens.errors import TumorlensError
 from tumorlens.examples import EXAMPLES, Example
-from tumorlens.explain.overlay import to_grey
-from tumorlens.pipeline import REFERENCE, Explained
+from tumorlens.explain.overlay import outlined, to_grey
+from tumorlens.pipeline import REFERENCE, Explained, Way
 from tumorlens.records import Prediction, Slice, class_title
 from tumorlens.runtime.predictor import Predictor
 
+WAYS: dict[Way, str] = {"gradcam": "Grad-CAM", "sharp": "sharpened", "region": "tumour region"}
 _STYLE = """
 <style>
 .block-container { padding-top: 2.6rem; max-width: 1180px; }
@@ -124,24 +127,49 @@ def _show(item: Explained, name: str, note: str, predictor: Predictor) -> None:
             "Heatmap for", predictor.classes, index=predictor.classes.index(prediction.predicted),
             format_func=class_title, key=f"target_{name}_{prediction.frame}",
         )  # fmt: skip
+        way = _way(predictor)
         opacity = st.slider("Opacity of the heatmap", 0, 100, 55, step=5, format="%d %%") / 100
     with pictures:
         picture, map_side = st.columns(2)
         assert item.picture is not None  # an answer has its picture
-        overlay = item.overlay(target, opacity)
-        picture.image(to_grey(item.picture.pixels), caption="The slice", width="stretch")
+        overlay = item.overlay(target, opacity, way)
+        plain, said = _with_region(item, predictor)
+        picture.image(plain, caption=said, width="stretch")
+        speaks = f"Where it speaks for {class_title(target).lower()}"
         map_side.image(
-            overlay,
-            caption=f"Where it speaks for {class_title(target).lower()}",
-            width="stretch",
+            overlay, caption=speaks if way != "region" else "Where it sees tumour, whatever the class", width="stretch"
         )
         buffer = io.BytesIO()
         overlay.save(buffer, format="PNG")
         st.download_button("Download the overlay (PNG)", buffer.getvalue(), "overlay.png", "image/png")
-        if not item.heatmap(target).any():
+        if not item.heatmap(target, way=way).any():
             st.caption("The map is empty: nothing in this picture speaks for this class more than for the others.")
     with st.expander("How far to trust this"):
         _trust(predictor)
+
+
+def _way(predictor: Predictor) -> Way:
+    """Which map to show, where the model can draw more than one."""
+    if predictor.card.region is None:
+        return "gradcam"
+    return st.segmented_control(
+        "Map", get_args(Way), default="gradcam", format_func=WAYS.__getitem__, key="way",
+        help="Grad-CAM shows what the answer rests on, on a coarse grid. Sharpened, it is kept where the model sees "
+        "tumour on finer cells. The region is where it sees tumour, whatever it answers.",
+    ) or "gradcam"  # fmt: skip
+
+
+def _with_region(item: Explained, predictor: Predictor) -> tuple[NDArray[np.uint8], str]:
+    """The slice, with the outline of its evidence region where there is one, and what to write below."""
+    assert item.picture is not None
+    grey = to_grey(item.picture.pixels)
+    region = predictor.card.region
+    found = item.finding(region.threshold) if region else None
+    if found is None:
+        return grey, "The slice" if region is None else "The slice; the model sees no tumour in it"
+    size = f"{found.area_mm2:.0f} mm²" if found.area_mm2 else f"{found.area / found.mask.size:.1%} of the picture"
+    drawn = outlined(np.repeat(grey[..., None], 3, axis=2), found.mask)
+    return drawn, f"The slice, and where the model sees tumour: {found.place}, {size}. No segmentation"
 
 
 def _unanswered(prediction: Prediction) -> None:

@@ -109,6 +109,7 @@ def score_maps(
     methods: Mapping[str, Draw],
     progress: Progress,
     every: int = 8,
+    most: int = 0,
 ) -> list[MapScores]:
     """Score maps of the predicted class on the tested slices that have a mask.
 
@@ -119,6 +120,7 @@ def score_maps(
         methods: by name.
         progress: called with (stage, done, total).
         every: faithfulness and likeness are measured on each n-th tested slice; 0: not at all.
+        most: slices a side, drawn at random; 0: all of them.
 
     Returns:
         A row a method, with 95 % intervals by patient, and one called `chance`: the tumour's share of the picture.
@@ -126,7 +128,7 @@ def score_maps(
     Raises:
         RunError: no tested, or no validated slice with a mask.
     """
-    cases = {side: list(_cases(predictor, samples, root, side, progress)) for side in ("val", "test")}
+    cases = {side: list(_cases(predictor, samples, root, side, most, progress)) for side in ("val", "test")}
     if not all(cases.values()):
         counts = ", ".join(f"{len(part)} of {side}" for side, part in cases.items())
         raise RunError(f"slices with a mask: {counts}; some of both are needed. Give a manifest with splits and masks")
@@ -141,9 +143,12 @@ def score_maps(
 
 
 def _cases(
-    predictor: Predictor, samples: Sequence[Sample], root: Path, side: str, progress: Progress
+    predictor: Predictor, samples: Sequence[Sample], root: Path, side: str, most: int, progress: Progress
 ) -> Iterator[_Case]:
     chosen = [item for item in samples if item.split == side and item.mask]
+    if most and len(chosen) > most:
+        drawn = np.random.default_rng(0).choice(len(chosen), most, replace=False)
+        chosen = [chosen[number] for number in sorted(drawn)]
     settings = predictor.card.preprocess
     for start in range(0, len(chosen), BATCH):
         progress(f"answering, {side}", start, len(chosen))

@@ -8,7 +8,7 @@ from tests.evaluate.made_runs import make_predictions
 from tests.evaluate.test_calibration import said_as_it_is
 from tumorlens.cli import main
 from tumorlens.errors import RunError
-from tumorlens.evaluate.recalibrate import AS_TRAINED, TEMPERATURE, VECTOR, recalibrate
+from tumorlens.evaluate.recalibrate import AS_TRAINED, TEMPERATURE, VECTOR, recalibrate, recalibrated
 from tumorlens.evaluate.run_folder import Run
 from tumorlens.model.bundle import load_card
 from tumorlens.model.label_sets import COVERAGES
@@ -83,3 +83,17 @@ def test_logits_come_back_whatever_the_temperature() -> None:
     one, other = (recalibrate(folds(1.3, temperature), 0.9, rounds=1) for temperature in (1.0, 3.0))
     assert other.temperature == pytest.approx(3 * one.temperature, rel=1e-3)
     assert np.isfinite(one.figures[TEMPERATURE]["log_loss"].value)
+
+
+def test_a_run_follows_its_bundle_unless_its_patients_were_fitted_on() -> None:
+    first, *others = folds(2.0, count=4)
+    found = recalibrate(others, 0.9, rounds=10)
+    renewed = recalibrated(first, found, 0.9)
+    before = np.array([item.probabilities for item in first.predictions])
+    logits = np.log(before) * 2.0 / found.temperature
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert np.allclose([item.probabilities for item in renewed], expected, atol=1e-9)
+    held = np.mean([item.label in item.label_set for item in renewed])
+    assert 0.85 < held < 0.97
+    with pytest.raises(RunError, match="patient groups that it tests were among those"):
+        recalibrated(others[0], found, 0.9)

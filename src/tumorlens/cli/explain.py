@@ -81,6 +81,8 @@ def score(
     fold: str | None = None,
     methods: tuple[str, ...] = (),
     every: int = 8,
+    most: int = 0,
+    source: str = "",
     out: Path | None = None,
 ) -> int:
     """Measure how well maps find tumours, on tested patients with masks, beside chance and what knows nothing.
@@ -94,6 +96,8 @@ def score(
             fusion, occlusion, integrated-gradients, smoothgrad, scorecam (slow), and untrained (Grad-CAM of random
             weights).
         every: Faithfulness, noise and mirror are measured on each n-th slice; 0 for not at all.
+        most: At most so many slices a side, drawn at random; 0 for all. For slow methods.
+        source: Only slices of this source.
         out: A JSON file for the figures.
     """
     from tumorlens.data.manifest import read_manifest
@@ -106,10 +110,11 @@ def score(
     samples = read_manifest(manifest)
     if fold is not None:
         samples = sides_of_fold(samples, fold, VAL_SHARE, 0)
+    samples = [item for item in samples if not source or item.source == source]
     predictor = Predictor(model, answer_all=True)
     drawn = graph_methods(predictor) | (torch_methods(model, methods) if methods else {})
     with progress_bar() as bar:
-        rows = score_maps(predictor, samples, manifest.parent, drawn, bar.update, every)
+        rows = score_maps(predictor, samples, manifest.parent, drawn, bar.update, every, most)
     names = [name for name in FIGURES if any(name in row.figures for row in rows)]
     for part in (names[:4], names[4:8], names[8:]):  # a terminal is 80 columns wide
         cells = tuple((row.method, *(row.figures.get(name, "–") for name in part)) for row in rows)

@@ -57,25 +57,37 @@ def calibrate(run: Positional[Path], /, bundle: Path | None = None, coverage: fl
 
     Args:
         run: A folder made by crossval; gets calibration.json.
-        bundle: A bundle of the same recipe, whose card takes over temperature and label sets.
+        bundle: A bundle of the same recipe, whose card takes over temperature and label sets; so do the answers of the
+            run that it lies in, none of whose tested patients may be among those fitted on.
         coverage: How often the truth is to be in the label sets that are measured.
     """
-    from tumorlens.evaluate.recalibrate import recalibrate, save_recalibration
-    from tumorlens.evaluate.run_folder import read_folds
+    from tumorlens.data.predictions import write_predictions
+    from tumorlens.evaluate.recalibrate import recalibrate, recalibrated, save_recalibration
+    from tumorlens.evaluate.run_folder import PREDICTIONS, read_folds, read_run
     from tumorlens.evaluate.tables import recalibration_grids
     from tumorlens.model.bundle import load_card, write_card
 
     card = load_card(bundle) if bundle else None
     folds = read_folds(run)
     found = recalibrate(folds, coverage)
+    if bundle and card and card.classes != tuple(found.label_sets.thresholds):
+        raise RunError(f"{bundle}: its classes are {', '.join(card.classes)}, not those of {run}")
+    # A bundle's run must say what the bundle says; so its answers follow.
+    own = bundle.parent if bundle and (bundle.parent / PREDICTIONS).is_file() else None
+    renewed = recalibrated(read_run(own), found, DEFAULT_COVERAGE) if own else []
     show_grids(recalibration_grids(found))
-    say(f"temperature {found.temperature:.3f}")
+    if found.temperature is None:
+        say("each fold's own temperature does better than one for all; a bundle keeps its own")
+    else:
+        say(f"temperature {found.temperature:.3f}")
     save_recalibration(found, run / "calibration.json")
     written = [str(run / "calibration.json")]
     if bundle and card:
-        if card.classes != tuple(found.label_sets.thresholds):
-            raise RunError(f"{bundle}: its classes are {', '.join(card.classes)}, not those of {run}")
-        write_card(bundle, card.model_copy(update={"temperature": found.temperature, "label_sets": found.label_sets}))
+        kept = {"temperature": found.temperature or card.temperature, "label_sets": found.label_sets}
+        write_card(bundle, card.model_copy(update=kept))
         written.append(f"the card of {bundle}")
+    if own:
+        write_predictions(renewed, own / PREDICTIONS, renewed[0].classes)
+        written.append(f"{own / PREDICTIONS}; evaluate it again")
     say(f"wrote {' and '.join(written)}")
     return 0

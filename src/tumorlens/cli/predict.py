@@ -13,7 +13,7 @@ from tumorlens.data.predictions import PredictionWriter
 from tumorlens.data.readers import ReadOptions
 from tumorlens.errors import RunError
 from tumorlens.model.label_sets import DEFAULT_COVERAGE
-from tumorlens.pipeline import REFERENCE, MapFolder, explain_paths
+from tumorlens.pipeline import REFERENCE, MapFolder, Way, explain_paths
 from tumorlens.records import Prediction
 from tumorlens.runtime.predictor import Predictor
 
@@ -24,6 +24,7 @@ def predict(
     out: Path = Path("predictions.csv"),
     model: Path = REFERENCE,
     heatmaps: Path | None = None,
+    way: Way = "gradcam",
     plane: Literal["acquired", "axial", "coronal", "sagittal"] = "acquired",
     every: int = 1,
     window: bool = False,
@@ -39,6 +40,8 @@ def predict(
         out: Table to write, a row a slice. Bad inputs get a row with the reason.
         model: A bundle folder; the model that comes with tumorlens by default.
         heatmaps: Folder for an overlay PNG and the raw map (.npy, float32, at the picture's size) of each slice.
+        way: What the maps are: gradcam (at the last residual block), sharp (the same, weighed by where the model sees
+            tumour, on finer cells), or region (where it sees tumour, whatever the class).
         plane: The plane in which NIfTI volumes are cut. Slices that show little of the head are left out.
         every: Take each n-th slice of files with several.
         window: Take DICOM values as the header asks to show them (VOI LUT or window) instead of all.
@@ -54,6 +57,10 @@ def predict(
         raise RunError(f"{heatmaps}: not empty. Give another --heatmaps, or --overwrite to write into it")
     predictor = Predictor(model, coverage, answer_all)
     folder = MapFolder(heatmaps) if heatmaps else None
+    if way != "gradcam" and predictor.card.region is None:
+        raise RunError(
+            f"--way {way}: {model} has no region head. Take gradcam, or teach it with `tumorlens region RUN`"
+        )
     options = ReadOptions(plane="" if plane == "acquired" else plane, every=every, window=window)
     counts: Counter[str] = Counter()
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +72,7 @@ def predict(
                 counts[item.answer.prediction.status] += 1
                 _tell(item.answer.prediction, len(inputs) == 1 and inputs[0].is_file())
                 if folder:
-                    folder.save(item)
+                    folder.save(item, item.heatmap(way=way) if item.answer.evidence is not None else None)
     told = f"{counts['ok']} answered, {counts['refused']} refused, {counts['error']} could not be read"
     say(f"{told}; wrote {out}" + (f" and {heatmaps}" if heatmaps else ""))
     say(DISCLAIMER)

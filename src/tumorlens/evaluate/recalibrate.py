@@ -1,7 +1,8 @@
 """Calibration from a cross-validation: what every patient was told by a model that had not seen them.
 
 Temperature and label sets are fitted on all tested slices of all folds, for a bundle that is to be used. How good they
-are is measured across the folds: those of one fold are answered with what was fitted on the others.
+are is measured across the folds: those of one fold are answered with what was fitted on the others. Folds whose logits
+differ in scale have no temperature in common; where their own ones, from validation patients, do better, these stay.
 """
 
 import json
@@ -17,14 +18,14 @@ from scipy.special import log_softmax, softmax
 from tumorlens.bootstrap import ROUNDS, PatientBootstrap
 from tumorlens.errors import RunError
 from tumorlens.evaluate import calibration
-from tumorlens.evaluate.answers import Answers, collect
+from tumorlens.evaluate.answers import FLOOR, Answers, collect
 from tumorlens.evaluate.kinds import estimate
 from tumorlens.evaluate.run_folder import Run
 from tumorlens.evaluate.selective import LabelSetFigures, label_set_figures
 from tumorlens.evaluate.values import estimates_json, plain
 from tumorlens.model.label_sets import LabelSets, fit_label_sets, label_set
 from tumorlens.model.temperature import fit_temperature
-from tumorlens.records import Estimate
+from tumorlens.records import Estimate, Prediction
 
 #: How probabilities are made from logits.
 AS_TRAINED, TEMPERATURE, VECTOR = "each fold’s own temperature", "one temperature", "vector scaling"
@@ -34,18 +35,19 @@ AS_TRAINED, TEMPERATURE, VECTOR = "each fold’s own temperature", "one temperat
 class Recalibration:
     """What was fitted, and how good it is on patients that it was not fitted on.
 
-    `temperature` and `label_sets` are for a bundle of the same recipe. `figures` has calibration figures by way of
-    scaling, `sets` those of label sets at `coverage` after one temperature, both across folds. `n_slices` and
-    `n_groups` say how much was fitted on.
+    `temperature` and `label_sets` are for a bundle of the same recipe; the temperature is None where one in common
+    does worse than each fold's own (by log loss across folds): a bundle then keeps its own. `figures` has
+    calibration figures by way of scaling, `sets` those of label sets at `coverage` after one temperature, both
+    across folds. `n_slices` and the patient `groups` are what was fitted on.
     """
 
-    temperature: float
+    temperature: float | None
     label_sets: LabelSets
     figures: dict[str, dict[str, Estimate]]
     sets: LabelSetFigures | None
     coverage: float
     n_slices: int
-    n_groups: int
+    groups: frozenset[str]
 
 
 def recalibrate(folds: Sequence[Run], coverage: float, rounds: int = ROUNDS) -> Recalibration:
@@ -68,37 +70,85 @@ def recalibrate(folds: Sequence[Run], coverage: float, rounds: int = ROUNDS) -> 
     logits = [_logits(run, part) for run, part in zip(folds, parts, strict=True)]
     whole = collect([item for run in folds for item in run.tested])
     told: dict[str, list[NDArray[np.float64]]] = {AS_TRAINED: [], TEMPERATURE: [], VECTOR: []}
-    sets: list[tuple[str, ...]] = []
     for number, part in enumerate(parts):
-        z, labels, groups = _others(logits, parts, number)
-        temperature = fit_temperature(z, labels)
-        shares = softmax(logits[number] / temperature, axis=1)
+        z, labels = _others(logits, parts, number)
         told[AS_TRAINED].append(part.probabilities)
-        told[TEMPERATURE].append(shares)
+        told[TEMPERATURE].append(softmax(logits[number] / fit_temperature(z, labels), axis=1))
         told[VECTOR].append(_vector_scaled(z, labels, logits[number]))
-        fitted = fit_label_sets(softmax(z / temperature, axis=1), labels, groups, part.classes).at(coverage)
-        sets += [label_set(row, part.classes, fitted) for row in shares.tolist()]
     figures = {
         name: _figures(replace(whole, probabilities=np.concatenate(rows)), rounds) for name, rows in told.items()
     }
-    after = replace(whole, probabilities=np.concatenate(told[TEMPERATURE]), label_sets=tuple(sets))
-    temperature = fit_temperature(np.concatenate(logits), whole.labels)
-    n_groups = len(set(whole.groups))
+    in_common = figures[TEMPERATURE]["log_loss"].value < figures[AS_TRAINED]["log_loss"].value
+    temperature = fit_temperature(np.concatenate(logits), whole.labels) if in_common else None
+    chosen = told[TEMPERATURE if in_common else AS_TRAINED]
+    after = replace(whole, probabilities=np.concatenate(chosen), label_sets=_sets_across(chosen, parts, coverage))
+    used = frozenset(whole.groups)
     return Recalibration(
         temperature=temperature,
         label_sets=fit_label_sets(
-            softmax(np.concatenate(logits) / temperature, axis=1),
+            softmax(np.concatenate(logits) / temperature, axis=1) if temperature else np.concatenate(chosen),
             whole.labels,
             whole.groups,
             whole.classes,
-            f"{len(whole)} tested slices of {n_groups} patient groups in {len(folds)} folds",
+            f"{len(whole)} tested slices of {len(used)} patient groups in {len(folds)} folds",
         ),
         figures=figures,
         sets=label_set_figures(after, PatientBootstrap(after.groups, rounds)),
         coverage=coverage,
         n_slices=len(whole),
-        n_groups=n_groups,
+        groups=used,
     )
+
+
+def _sets_across(
+    shares: Sequence[NDArray[np.float64]], parts: Sequence[Answers], coverage: float
+) -> tuple[tuple[str, ...], ...]:
+    """The label sets of each fold's slices, by thresholds that were fitted on the other folds' probabilities."""
+    sets: list[tuple[str, ...]] = []
+    for number, part in enumerate(parts):
+        rest = [index for index in range(len(parts)) if index != number]
+        fitted = fit_label_sets(
+            np.concatenate([shares[index] for index in rest]),
+            np.concatenate([parts[index].labels for index in rest]),
+            [group for index in rest for group in parts[index].groups],
+            part.classes,
+        )
+        sets += [label_set(row, part.classes, fitted.at(coverage)) for row in shares[number].tolist()]
+    return tuple(sets)
+
+
+def recalibrated(run: Run, found: Recalibration, coverage: float) -> list[Prediction]:
+    """A run's answers after a temperature and label sets that were fitted on others.
+
+    Args:
+        run: with the temperature that its answers have now.
+        found: what was fitted.
+        coverage: of the label sets.
+
+    Raises:
+        RunError: the run's temperature is unknown, or patients that it tests were among those fitted on, whose
+            figures would be too good.
+    """
+    shared = {item.patient_group for item in run.tested} & found.groups
+    if shared:
+        raise RunError(
+            f"{run.folder}: {len(shared)} patient groups that it tests were among those that the temperature is fitted "
+            f"on, first {min(shared)}. Leave its fold out of the cross-validation's folder, or give another bundle"
+        )
+    thresholds = found.label_sets.at(coverage)
+    answered = [item for item in run.predictions if item.probabilities]
+    log_shares = np.log(np.clip([item.probabilities for item in answered], FLOOR, None))
+    factor = known_temperature(run) / found.temperature if found.temperature else 1.0
+    shares = iter(softmax(log_shares * factor, axis=1).tolist())
+    renewed = []
+    for item in run.predictions:
+        if item.probabilities:
+            row = next(shares)
+            sets = label_set(row, item.classes, thresholds)
+            renewed.append(replace(item, probabilities=tuple(row), label_set=sets))
+        else:
+            renewed.append(item)
+    return renewed
 
 
 def save_recalibration(found: Recalibration, path: Path) -> None:
@@ -118,22 +168,27 @@ def save_recalibration(found: Recalibration, path: Path) -> None:
 
 def _logits(run: Run, answers: Answers) -> NDArray[np.float64]:
     """Logits up to a constant a slice: probabilities were softened by the temperature of the run's bundle."""
+    return answers.log_probabilities * known_temperature(run)
+
+
+def known_temperature(run: Run) -> float:
+    """The temperature that a run's probabilities were softened by.
+
+    Raises:
+        RunError: it is unknown.
+    """
     if run.temperature is None:
         raise RunError(
             f"{run.folder}: the temperature of its bundle is unknown, as bundle/model.json is missing. Restore it"
         )
-    return answers.log_probabilities * run.temperature
+    return run.temperature
 
 
 def _others(
     logits: Sequence[NDArray[np.float64]], parts: Sequence[Answers], number: int
-) -> tuple[NDArray[np.float64], NDArray[np.int64], list[str]]:
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     kept = [index for index in range(len(parts)) if index != number]
-    return (
-        np.concatenate([logits[index] for index in kept]),
-        np.concatenate([parts[index].labels for index in kept]),
-        [group for index in kept for group in parts[index].groups],
-    )
+    return np.concatenate([logits[index] for index in kept]), np.concatenate([parts[index].labels for index in kept])
 
 
 def _vector_scaled(

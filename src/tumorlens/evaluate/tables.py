@@ -249,7 +249,7 @@ def recalibration_grids(found: Recalibration) -> list[Grid]:
     """What scaling does to calibration, and how label sets do, across folds."""
     names = list(next(iter(found.figures.values())))
     scaling = Grid(
-        f"Calibration across folds, {found.n_slices} slices of {found.n_groups} groups",
+        f"Calibration across folds, {found.n_slices} slices of {len(found.groups)} groups",
         ("", *map(_directed, names)),
         tuple((way, *(rows[name] for name in names)) for way, rows in found.figures.items()),
         "Each fold is answered with what was fitted on the others.",

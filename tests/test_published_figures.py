@@ -13,7 +13,13 @@ from tumorlens.evaluate.evaluation import evaluate_run
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
 FIGURE = re.compile(r"-?\d\.\d{3} \(-?\d\.\d{3} to -?\d\.\d{3}\)")
-PAGES = ("README.md", "docs/training.md", "docs/trust.md", "src/tumorlens/reference/MODEL_CARD.md")
+PAGES = (
+    "README.md",
+    "docs/training.md",
+    "docs/trust.md",
+    "docs/explanations.md",
+    "src/tumorlens/reference/MODEL_CARD.md",
+)
 
 
 def estimates(value: Any) -> Iterator[str]:
@@ -32,7 +38,7 @@ def estimates(value: Any) -> Iterator[str]:
 def kept() -> set[str]:
     """Figures of kept results, and what benchmarks printed."""
     found = set(estimates(evaluate_run(RESULTS / "best").to_json()))
-    for path in RESULTS.rglob("metrics.json"):
+    for path in RESULTS.rglob("*.json"):
         found |= set(estimates(json.loads(path.read_text())))
     for path in RESULTS.rglob("*.txt"):
         found |= set(FIGURE.findall(path.read_text()))

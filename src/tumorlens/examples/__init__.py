@@ -23,14 +23,14 @@ class Example:
 
 
 _DRAWN = "Synthetic: {} was drawn into an averaged healthy head."
-_MISSED = (
-    _DRAWN + " The shipped model learned from scans and calls it no tumour, with a high probability. Choose another "
-    "class below to see what speaks for it."
+_UNSURE = (
+    _DRAWN + " The shipped model learned from scans and is unsure of it, though its outline finds the lesion. Choose "
+    "another class below to see what speaks for it."
 )
 
 EXAMPLES: tuple[Example, ...] = (
-    Example("ring_lesion", "Ring lesion", _MISSED.format("a ring-enhancing lesion, as gliomas show it,")),
-    Example("convexity_mass", "Convexity mass", _MISSED.format("a mass at the skull, as meningiomas show it,")),
+    Example("ring_lesion", "Ring lesion", _UNSURE.format("a ring-enhancing lesion, as gliomas show it,")),
+    Example("convexity_mass", "Convexity mass", _UNSURE.format("a mass at the skull, as meningiomas show it,")),
     Example("sellar_mass", "Sellar mass", _DRAWN.format("a mass in the midline, as pituitary tumours show it,")),
     Example("healthy_axial", "No lesion", "Synthetic: an averaged healthy head, axial, with a drawn skull."),
 )

@@ -45,6 +45,15 @@ def test_any_class_and_opacity(page: AppTest) -> None:
     assert not page.error
 
 
+def test_every_map_can_be_shown(page: AppTest) -> None:
+    page.button(key="example_sellar_mass").click().run()
+    for way in ("sharp", "region", "gradcam"):
+        page.session_state["way"] = way
+        page.run()
+        assert not page.exception
+        assert not page.error
+
+
 def test_uploads_are_read_by_content_under_their_own_name(tmp_path: Path) -> None:
     Image.fromarray(np.arange(40 * 50, dtype=np.uint16).reshape(40, 50)).save(tmp_path / "x.png")
     (only,) = read_upload((tmp_path / "x.png").read_bytes(), "../../etc/passwd.png")

@@ -169,7 +169,7 @@ def _with_region(item: Explained, predictor: Predictor) -> tuple[NDArray[np.uint
         return grey, "The slice" if region is None else "The slice; the model sees no tumour in it"
     size = f"{found.area_mm2:.0f} mm²" if found.area_mm2 else f"{found.area / found.mask.size:.1%} of the picture"
     drawn = outlined(np.repeat(grey[..., None], 3, axis=2), found.mask)
-    return drawn, f"The slice, and where the model sees tumour: {found.place}, {size}. No segmentation"
+    return drawn, f"The slice, and where the model sees tumour ({found.place}, {size}). No segmentation"
 
 
 def _unanswered(prediction: Prediction) -> None:

@@ -148,7 +148,7 @@ def test_the_run_learned_and_left_everything(tiny_run: Path) -> None:
     names = {path.name for path in tiny_run.iterdir()}
     assert names == {
         "config.json", "history.csv", "checkpoint_last.safetensors", "checkpoint_best.safetensors", "bundle",
-        "predictions.csv", "metrics.json", "report.html",
+        "predictions.csv", "metrics.json", "report.html", "checklists.md", "simple_features.csv", "mistakes",
     }  # fmt: skip
 
 

@@ -17,10 +17,13 @@ if [ ! -f "$manifest" ]; then
     tumorlens data split "$manifest" --folds 5 --group-by-similarity --keep-similar 2
 fi
 
-# shellcheck disable=SC2086
-tumorlens crossval "$manifest" --out "$out/cv" --weights "$weights" --preset best --folds ${FOLDS:-0}
+folds() {
+    # shellcheck disable=SC2086
+    tumorlens crossval "$manifest" --out "$out/cv" --weights "$weights" --preset best --folds ${FOLDS:-0}
+}
+folds
 for fold in ${FOLDS:-0}; do tumorlens region "$out/cv/fold$fold"; done  # about eight minutes each
-tumorlens evaluate "$out/cv"
+folds  # complete by now: pools what they say with their region heads, and evaluates it
 # Pictures that are no brain MRI, in a folder for each kind, teach the model to refuse them.
 if [ -d "${OTHERS:-}" ]; then tumorlens refusal "$out/cv/fold0" --others "$OTHERS"; fi
 tumorlens predict "$data/dicom_brain" --model "$out/cv/fold0/bundle" --out "$out/predictions.csv" \

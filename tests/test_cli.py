@@ -158,7 +158,7 @@ assert not heavy, heavy
     ("module", "names"),
     [
         ("tumorlens", ["torch", "streamlit", "numpy", "openvino"]),
-        ("tumorlens.cli.predict", ["torch", "monai", "streamlit"]),
+        ("tumorlens.cli.predict", ["torch", "monai", "streamlit", "scipy.ndimage"]),
         ("tumorlens.app", ["torch", "monai"]),
         ("tumorlens.evaluate.report", ["torch", "streamlit"]),
     ],

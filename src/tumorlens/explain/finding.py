@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import label
 
 from tumorlens.records import Float32
 
@@ -43,8 +42,10 @@ def evidence_region(
     Returns:
         None where nothing reaches the threshold.
     """
+    from scipy.ndimage import label  # heavy, and the command line imports this module at its start
+
     parts, count = label(values >= threshold)
-    if not count or not (values >= threshold).any():
+    if not count:
         return None
     strengths = np.bincount(parts.ravel(), weights=values.ravel(), minlength=count + 1)[1:]
     mask = parts == 1 + int(strengths.argmax())

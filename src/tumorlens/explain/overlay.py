@@ -3,7 +3,6 @@
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import binary_erosion
 
 from tumorlens.records import Float32
 
@@ -59,6 +58,8 @@ def panel(pixels: Float32, values: Float32, region: NDArray[np.bool_] | None = N
 
 def outlined(picture: NDArray[np.uint8], region: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """An RGB picture (h, w, 3) with the outline of a region (height, width), stretched to it."""
+    from scipy.ndimage import binary_erosion  # heavy, and the command line imports this module at its start
+
     large = np.asarray(Image.fromarray(region).resize(picture.shape[1::-1], Image.Resampling.NEAREST))
     drawn = picture.copy()
     drawn[large & ~binary_erosion(large, iterations=_LINE)] = OUTLINE

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from tumorlens.bootstrap import Metric, PatientBootstrap
 from tumorlens.records import Better, Estimate
@@ -64,6 +64,6 @@ def estimate(draws: PatientBootstrap, name: str, metric: Metric, units: int | No
 
 def wilson(value: float, n: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share of n independent trials (Wilson, JASA 1927)."""
-    z = float(norm.ppf(0.975))
+    z = float(ndtri(0.975))
     middle, half = value + z * z / (2 * n), z * np.sqrt(value * (1 - value) / n + z * z / (4 * n * n))
     return float(max(0.0, (middle - half) / (1 + z * z / n))), float(min(1.0, (middle + half) / (1 + z * z / n)))

@@ -13,17 +13,16 @@ from tumorlens.data.predictions import write_predictions
 from tumorlens.errors import RunError
 from tumorlens.evaluate.run_folder import PREDICTIONS, read_run
 from tumorlens.model.bundle import REGION, WEIGHTS, Region, load_card, write_card
-from tumorlens.model.network import TumorNet
 from tumorlens.model.region import RegionHead, middle_maps
 from tumorlens.records import CLASSES
 from tumorlens.runtime.export import load_network
-from tumorlens.train.device import autocast, choose_precision
+from tumorlens.train.device import autocast, choose_device, choose_precision
 from tumorlens.train.finish import calibrated, labelled
 from tumorlens.train.recipe import Reporter, samples_of
 from tumorlens.train.region import answers, fit_mix, fit_region, mix
+from tumorlens.train.tasks import EVAL_BATCH, Computer
 
 THRESHOLDS = tuple(round(0.1 + 0.05 * n, 2) for n in range(17))
-_BATCH = 32
 
 
 def teach_region(run: Path, reporter: Reporter) -> Region:
@@ -41,7 +40,6 @@ def teach_region(run: Path, reporter: Reporter) -> Region:
     """
     bundle = run / "bundle"
     card = load_card(bundle, needs=WEIGHTS)
-    network = load_network(bundle, card)
     settings = TrainSettings.model_validate(read_run(run).settings)
     samples, root = samples_of(run)
     masked = {side: sum(item.split == side and bool(item.mask) for item in samples) for side in ("train", "val")}
@@ -53,23 +51,22 @@ def teach_region(run: Path, reporter: Reporter) -> Region:
     data = load_dataset(
         samples, root, card.preprocess, lambda done, n: reporter.progress("reading", done, n), ("train", "val")
     )
-    precision = choose_precision(settings.precision, torch.device("cpu"))
-    head = fit_region(
-        network, data.side("train"), settings, precision, lambda done, n: reporter.progress("region", done, n)
-    )
+    device = choose_device(settings.device)
+    computer = Computer(load_network(bundle, card).to(device), device, choose_precision(settings.precision, device))
+    head = fit_region(computer, data.side("train"), settings, lambda done, n: reporter.progress("region", done, n))
     logits, strengths = answers(
-        network, head, data, precision, lambda done, n: reporter.progress("predicting every image", done, n)
+        computer, head, data, lambda done, n: reporter.progress("predicting every image", done, n)
     )
     val = np.array([item.split == "val" for item in samples])
     weight, bias = fit_mix(logits[val], strengths[val], data.labels.numpy()[val])
     region = Region(
         weight=weight,
         bias=bias,
-        threshold=best_threshold(network, head, data.side("val"), precision),
+        threshold=best_threshold(computer, head, data.side("val")),
         fitted_on=f"{masked['train']} masks and the tumour-free slices among {len(data.side('train'))} training slices",
     )
     temperature, sets, shares = calibrated(mix(logits, strengths, weight, bias), data)
-    save_file(head.state_dict(), bundle / REGION)
+    save_file({key: value.cpu() for key, value in head.state_dict().items()}, bundle / REGION)
     write_predictions(labelled(samples, shares, sets), run / PREDICTIONS, CLASSES)
     write_card(bundle, card.model_copy(update={"region": region, "temperature": temperature, "label_sets": sets}))
     reporter.message(f"region: weight {weight:.3f}, bias {bias:.3f}, threshold {region.threshold:.2f}")
@@ -77,18 +74,17 @@ def teach_region(run: Path, reporter: Reporter) -> Region:
 
 
 @torch.inference_mode()
-def best_threshold(network: TumorNet, head: RegionHead, data: SliceDataset, precision: torch.dtype) -> float:
+def best_threshold(computer: Computer, head: RegionHead, data: SliceDataset) -> float:
     """The probability of a cell whose outline has the highest mean Dice with the masks of some slices."""
     assert data.masks is not None
     index = torch.nonzero(data.masks.flatten(1).amax(dim=1) > 0)[:, 0]
     scores = []
-    for start in range(0, len(index), _BATCH):
-        part = index[start : start + _BATCH]
-        with autocast(torch.device("cpu"), precision):
-            fine, coarse = middle_maps(network, data.images[part].unsqueeze(1).float() / 255)
+    for part in torch.split(index, EVAL_BATCH):
+        with autocast(computer.device, computer.precision):
+            fine, coarse = middle_maps(computer.network, computer.pictures(data.images, part))
         shares = torch.sigmoid(head(fine.float(), coarse.float())).unsqueeze(1)
         large = F.interpolate(shares, size=data.masks.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
-        truth = data.masks[part] > 127
+        truth = data.masks[part].to(computer.device) > 127
         scores.append(torch.stack([_dice(large > level, truth) for level in THRESHOLDS], dim=1))
     return THRESHOLDS[int(torch.cat(scores).mean(dim=0).argmax())]
 

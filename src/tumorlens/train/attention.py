@@ -47,13 +47,13 @@ def cell_loss(logits: torch.Tensor, masks: torch.Tensor, labels: torch.Tensor, n
     Returns:
         A scalar; 0 where nothing is known.
     """
-    cover = _cover(masks, logits)
+    cover = cover_of(masks, logits)
     known = (cover.flatten(1).amax(dim=1) > 0) | (labels == none)
     ill = cover > _ENOUGH
     clean = (cover < _CLEAN) & known.view(-1, 1, 1)
     targets = torch.where(ill, labels.view(-1, 1, 1), torch.full_like(cover, none, dtype=torch.long))
     losses = F.cross_entropy(logits, targets, reduction="none")
-    return 0.5 * (_mean_over(losses, ill) + _mean_over(losses, clean))
+    return 0.5 * (mean_over(losses, ill) + mean_over(losses, clean))
 
 
 def evidence_loss(evidence: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -69,18 +69,19 @@ def evidence_loss(evidence: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     Returns:
         A scalar of at least 0; 0 where no picture of the batch has a mask.
     """
-    cover = _cover(masks, evidence)
+    cover = cover_of(masks, evidence)
     known = cover.flatten(1).amax(dim=1) > 0
     inside = (cover / _ENOUGH).clamp(max=1)
     strength = (evidence - evidence.mean(dim=1, keepdim=True)).abs().sum(dim=1)
     share = (strength * inside).flatten(1).sum(dim=1) / strength.flatten(1).sum(dim=1).clamp(min=1e-6)
-    return _mean_over(-torch.log(share.clamp(min=1e-4)), known)
+    return mean_over(-torch.log(share.clamp(min=1e-4)), known)
 
 
-def _cover(masks: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+def cover_of(masks: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
     """The share of each cell of a map that a mask covers, (n, h, w)."""
     return F.adaptive_avg_pool2d(masks, (maps.shape[-2], maps.shape[-1]))[:, 0]
 
 
-def _mean_over(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+def mean_over(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """The mean of the chosen values (marks or weights of their shape); 0 where none is."""
     return (values * chosen).sum() / chosen.sum().clamp(min=1)

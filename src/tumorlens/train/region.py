@@ -11,47 +11,43 @@ from scipy.special import log_softmax
 
 from tumorlens.config import TrainSettings
 from tumorlens.data.dataset import SliceDataset
-from tumorlens.model.network import TumorNet
 from tumorlens.model.region import RegionHead, middle_maps, mixed, strength
 from tumorlens.train import augment
+from tumorlens.train.attention import cover_of, mean_over
 from tumorlens.train.device import autocast
 from tumorlens.train.sampling import epoch_batches
 from tumorlens.train.seeds import mix_seed
-from tumorlens.train.tasks import NONE
+from tumorlens.train.tasks import EVAL_BATCH, NONE, Computer
 
 EPOCHS = 5
 _RATE = 2e-3
 _DECAY = 1e-3
 _BCE = 10.0  # a cell's cross-entropy is small beside the Dice loss of the few that are tumour
-_BATCH = 32
 
 Progress = Callable[[int, int], None]
 
 
 def fit_region(
-    network: TumorNet,
+    computer: Computer,
     train: SliceDataset,
     settings: TrainSettings,
-    precision: torch.dtype,
     progress: Progress = lambda done, total: None,
     epochs: int = EPOCHS,
 ) -> RegionHead:
     """Fit a region head on augmented training slices, those with a mask and those without a tumour.
 
     Args:
-        network: trained; stays as it is, in eval mode, on the CPU.
+        computer: of the trained network, which stays as it is, in eval mode; the head learns in float32.
         train: slices with `masks`.
         settings: of the run: augmentation, batch size, draws and seed.
-        precision: what the network computes in; the head learns in float32.
         progress: called with (steps done, steps in all).
         epochs: passes over the slices.
     """
     assert train.masks is not None
-    network.eval()
-    cpu = torch.device("cpu")
+    computer.network.eval()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix_seed(settings.seed, 7))
-        head = RegionHead()
+        head = RegionHead().to(computer.device)
     steps = max(len(train) // settings.batch_size, 1)
     optimizer = torch.optim.AdamW(head.parameters(), lr=_RATE, weight_decay=_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=epochs * steps)
@@ -60,11 +56,12 @@ def fit_region(
             seed = mix_seed(settings.seed, 9, epoch, step)
             plan = augment.draw(len(index), settings.augment, torch.Generator().manual_seed(seed))
             size = train.images.shape[-1]
-            images = augment.apply(_pictures(train.images, index), plan, size)
-            masks = augment.move(_pictures(train.masks, index), plan, size)
-            with torch.no_grad(), autocast(cpu, precision):
-                fine, coarse = middle_maps(network, images)
-            loss = region_loss(head(fine.float(), coarse.float()), masks, train.labels[index])
+            images = augment.apply(computer.pictures(train.images, index), plan, size)
+            masks = augment.move(computer.pictures(train.masks, index), plan, size)
+            with torch.no_grad(), autocast(computer.device, computer.precision):
+                fine, coarse = middle_maps(computer.network, images)
+            labels = train.labels[index].to(computer.device)
+            loss = region_loss(head(fine.float(), coarse.float()), masks, labels)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -84,33 +81,32 @@ def region_loss(logits: torch.Tensor, masks: torch.Tensor, labels: torch.Tensor)
     Returns:
         A scalar; 0 where nothing is known.
     """
-    cover = F.adaptive_avg_pool2d(masks, (logits.shape[-2], logits.shape[-1]))[:, 0]
+    cover = cover_of(masks, logits)
     ill = (cover.flatten(1).amax(dim=1) > 0).float()
     known = torch.maximum(ill, (labels == NONE).float())
     entropy = F.binary_cross_entropy_with_logits(logits, cover, reduction="none").flatten(1).mean(dim=1)
     shares = torch.sigmoid(logits)
     overlap, both = (shares * cover).flatten(1).sum(dim=1), (shares + cover).flatten(1).sum(dim=1)
     dice = 1 - (2 * overlap + 1) / (both + 1)
-    return _BCE * _mean_over(entropy, known) + _mean_over(dice, ill)
+    return _BCE * mean_over(entropy, known) + mean_over(dice, ill)
 
 
 @torch.inference_mode()
 def answers(
-    network: TumorNet,
+    computer: Computer,
     head: RegionHead,
     data: SliceDataset,
-    precision: torch.dtype,
     progress: Progress = lambda done, total: None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Logits of the network alone (n, C) and the region's strengths (n,) of every slice."""
-    network.eval()
+    network = computer.network.eval()
     logits, strengths = [], []
-    for index in data.batches(_BATCH):
-        with autocast(torch.device("cpu"), precision):
-            fine, coarse = middle_maps(network, _pictures(data.images, index))
+    for index in data.batches(EVAL_BATCH):
+        with autocast(computer.device, computer.precision):
+            fine, coarse = middle_maps(network, computer.pictures(data.images, index))
             features = network.pool(network.part("layer4")(coarse))
-        logits.append(network.classify(features).float())
-        strengths.append(strength(head(fine.float(), coarse.float())))
+        logits.append(network.classify(features).float().cpu())
+        strengths.append(strength(head(fine.float(), coarse.float())).cpu())
         progress(int(index[-1]) + 1, len(data))
     return torch.cat(logits).double().numpy(), torch.cat(strengths).double().numpy()
 
@@ -132,8 +128,7 @@ def fit_mix(
 
     def loss(values: NDArray[np.float64]) -> float:
         weight, bias, log_temperature = values
-        shifted = logits.copy()
-        shifted[:, NONE] -= weight * strengths + bias
+        shifted = mix(logits, strengths, float(weight), float(bias))
         return float(-log_softmax(shifted / np.exp(log_temperature), axis=1)[own].mean())
 
     # Only a region that tells more than the network does may speak; so the weight has a floor of 0.
@@ -144,11 +139,3 @@ def fit_mix(
 def mix(logits: NDArray[np.float64], strengths: NDArray[np.float64], weight: float, bias: float) -> NDArray[np.float64]:
     """`mixed` of plain arrays."""
     return mixed(torch.from_numpy(logits), torch.from_numpy(strengths), NONE, weight, bias).numpy()
-
-
-def _pictures(planes: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    return planes[index].unsqueeze(1).float() / 255
-
-
-def _mean_over(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    return (values * chosen).sum() / chosen.sum().clamp(min=1)

@@ -11,6 +11,9 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+import numpy as np
+
+from tumorlens.bootstrap import PatientBootstrap, mean
 from tumorlens.config import TrainSettings, load_settings
 from tumorlens.data.manifest import read_manifest, write_manifest
 from tumorlens.data.predictions import read_predictions
@@ -18,10 +21,10 @@ from tumorlens.data.splits import sides_of_fold
 from tumorlens.evaluate.answers import TUMOURS, collect
 from tumorlens.evaluate.patients import patient_figures
 from tumorlens.evaluate.sources import figures_by_source
+from tumorlens.map_scores import cases_of, graph_methods, score_case
 from tumorlens.runtime.export import export_bundle
+from tumorlens.runtime.predictor import Predictor
 from tumorlens.train.recipe import Order, Reporter, train
-
-from pointing import score  # isort: skip (lies beside this file)
 
 SHARE = 0.25  # of the patients that are not tested
 OFF = {"evidence_weight": 0.0, "cell_weight": 0.0}
@@ -50,7 +53,11 @@ def settings_of(variant: dict[str, dict[str, object]], epochs: int) -> TrainSett
 def row(run: Path, manifest: Path) -> list[str]:
     export_bundle(run / "bundle")
     validated = [item for item in read_manifest(manifest) if item.split == "val"]
-    peak = score(run / "bundle", validated, manifest.parent)["peak"]
+    predictor = Predictor(run / "bundle")
+    draw = graph_methods(predictor)["gradcam"]
+    cases = list(cases_of(predictor, validated, manifest.parent, "val"))
+    found = np.array([score_case(case, draw).peak for case in cases])
+    peak = PatientBootstrap([case.group for case in cases]).estimate(mean(found))
     answers = collect([item for item in read_predictions(run / "predictions.csv") if item.split == "val"])
     figshare = answers.of("figshare").only(TUMOURS)
     sources = figures_by_source(answers)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from tumorlens.bootstrap import PatientBootstrap, mean
 from tumorlens.data.preprocess import prepare, resize, to_square
@@ -61,7 +61,9 @@ class MapScores:
 
 
 @dataclass(frozen=True)
-class _Case:
+class Case:
+    """A prepared square (size, size), the tumour's mask on it, what the graph says of it, and whose it is."""
+
     square: Float32
     mask: np.ndarray[Any, np.dtype[np.bool_]]
     shown: Shown
@@ -128,23 +130,29 @@ def score_maps(
     Raises:
         RunError: no tested, or no validated slice with a mask.
     """
-    cases = {side: list(_cases(predictor, samples, root, side, most, progress)) for side in ("val", "test")}
+    cases = {side: list(cases_of(predictor, samples, root, side, progress, most)) for side in ("val", "test")}
     if not all(cases.values()):
         counts = ", ".join(f"{len(part)} of {side}" for side, part in cases.items())
         raise RunError(f"slices with a mask: {counts}; some of both are needed. Give a manifest with splits and masks")
     rows = []
     for number, (name, draw) in enumerate(methods.items()):
         progress("scoring methods", number, len(methods))
-        level = _best_level([_score(case, draw) for case in cases["val"]])
+        level = _best_level([score_case(case, draw) for case in cases["val"]])
         rows.append(MapScores(name, LEVELS[level], _figures(cases["test"], draw, level, predictor, every)))
     chance = np.array([case.mask.mean() for case in cases["test"]])
     bootstrap = PatientBootstrap([case.group for case in cases["test"]])
     return [*rows, MapScores("chance", 1.0, {"peak": bootstrap.estimate(mean(chance))})]
 
 
-def _cases(
-    predictor: Predictor, samples: Sequence[Sample], root: Path, side: str, most: int, progress: Progress
-) -> Iterator[_Case]:
+def cases_of(
+    predictor: Predictor,
+    samples: Sequence[Sample],
+    root: Path,
+    side: str,
+    progress: Progress = lambda stage, done, total: None,
+    most: int = 0,
+) -> Iterator[Case]:
+    """The slices of one side that have a mask, answered; see `score_maps`."""
     chosen = [item for item in samples if item.split == side and item.mask]
     if most and len(chosen) > most:
         drawn = np.random.default_rng(0).choice(len(chosen), most, replace=False)
@@ -160,7 +168,7 @@ def _cases(
             assert mask is not None
             inside = to_square(mask.astype(np.float32), geometry, settings.size) > 0.5
             if inside.any():
-                yield _Case(square, inside, answer, item.patient_group)
+                yield Case(square, inside, answer, item.patient_group)
 
 
 def explained(predictor: Predictor, squares: Float32, chosen: int | None = None) -> list[Shown]:
@@ -173,7 +181,7 @@ def explained(predictor: Predictor, squares: Float32, chosen: int | None = None)
             tuple(float(p) for p in row),
             int(row.argmax()) if chosen is None else chosen,
             found.evidence[n],
-            None if found.region is None else (1 / (1 + np.exp(-found.region[n]))).astype(np.float32),
+            None if found.region is None else expit(found.region[n]),
             temperature,
             predictor.classes,
         )
@@ -181,7 +189,8 @@ def explained(predictor: Predictor, squares: Float32, chosen: int | None = None)
     ]
 
 
-def _score(case: _Case, draw: Draw) -> Localisation:
+def score_case(case: Case, draw: Draw) -> Localisation:
+    """How well a method finds the tumour of one slice."""
     return localise(draw(case.square, case.shown), case.mask, case.square > 0.1)
 
 
@@ -189,8 +198,8 @@ def _best_level(found: Sequence[Localisation]) -> int:
     return int(np.mean([item.dice for item in found], axis=0).argmax())
 
 
-def _figures(cases: Sequence[_Case], draw: Draw, level: int, predictor: Predictor, every: int) -> dict[str, Estimate]:
-    found = [_score(case, draw) for case in cases]
+def _figures(cases: Sequence[Case], draw: Draw, level: int, predictor: Predictor, every: int) -> dict[str, Estimate]:
+    found = [score_case(case, draw) for case in cases]
     values = {
         **{
             name: [getattr(item, name) for item in found]
@@ -206,7 +215,7 @@ def _figures(cases: Sequence[_Case], draw: Draw, level: int, predictor: Predicto
     return figures
 
 
-def _behaviour(cases: Sequence[_Case], draw: Draw, predictor: Predictor) -> dict[str, list[float]]:
+def _behaviour(cases: Sequence[Case], draw: Draw, predictor: Predictor) -> dict[str, list[float]]:
     """Faithfulness, and likeness under small noise and after mirroring (the map mirrored back)."""
     values: dict[str, list[float]] = {"deletion": [], "insertion": [], "noise": [], "mirror": []}
     rng = np.random.default_rng(0)
@@ -236,7 +245,7 @@ def _likeness(first: Float32, second: Float32) -> float:
     return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
 
 
-def _estimates(cases: Sequence[_Case], values: Mapping[str, Sequence[float]]) -> dict[str, Estimate]:
+def _estimates(cases: Sequence[Case], values: Mapping[str, Sequence[float]]) -> dict[str, Estimate]:
     bootstrap = PatientBootstrap([case.group for case in cases])
     return {name: bootstrap.estimate(mean(np.array(column)), FIGURES[name][1]) for name, column in values.items()}
 

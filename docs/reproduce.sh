@@ -17,13 +17,10 @@ if [ ! -f "$manifest" ]; then
     tumorlens data split "$manifest" --folds 5 --group-by-similarity --keep-similar 2
 fi
 
-folds() {
-    # shellcheck disable=SC2086
-    tumorlens crossval "$manifest" --out "$out/cv" --weights "$weights" --preset best --folds ${FOLDS:-0}
-}
-folds
+# shellcheck disable=SC2086
+tumorlens crossval "$manifest" --out "$out/cv" --weights "$weights" --preset best --folds ${FOLDS:-0}
 for fold in ${FOLDS:-0}; do tumorlens region "$out/cv/fold$fold"; done  # about eight minutes each
-folds  # complete by now: pools what they say with their region heads, and evaluates it
+tumorlens evaluate "$out/cv"
 # Pictures that are no brain MRI, in a folder for each kind, teach the model to refuse them.
 if [ -d "${OTHERS:-}" ]; then tumorlens refusal "$out/cv/fold0" --others "$OTHERS"; fi
 tumorlens predict "$data/dicom_brain" --model "$out/cv/fold0/bundle" --out "$out/predictions.csv" \

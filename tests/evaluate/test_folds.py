@@ -99,6 +99,13 @@ def test_report_terminal_and_json_have_the_folds(tmp_path: Path, capsys: pytest.
     assert alone.folds is None and alone.to_json()["folds"] is None
 
 
+def test_folds_that_were_taught_more_are_pooled_anew(tmp_path: Path) -> None:
+    folder = write_folds(tmp_path / "cv")
+    before = str(evaluate_run(folder, 20).tables["test"].overall["accuracy"])
+    write_predictions(make_predictions(seed=5), folder / "predictions.csv", CLASSES)  # pooled from other answers
+    assert str(evaluate_run(folder, 20).tables["test"].overall["accuracy"]) == before
+
+
 def test_a_leaky_fold_labels_the_pool(tmp_path: Path) -> None:
     folder = write_folds(tmp_path / "cv", split={"assignment_sha256": "cd" * 32, "leaky_by_slice": True})
     evaluation = evaluate_run(folder, 10)

@@ -150,7 +150,7 @@ def region(run: Positional[Path], /) -> int:
     The network stays as it is; its bundle is exported, reviewed and evaluated again.
 
     Args:
-        run: A run folder made by train, whose pictures and masks are still there. Of a fold; crossval then pools anew.
+        run: A run folder made by train, whose pictures and masks are still there.
     """
     from tumorlens.experiment import add_region
 

@@ -115,7 +115,7 @@ class Evaluation:
 def evaluate_run(folder: Path, rounds: int = ROUNDS) -> Evaluation:
     """Evaluate the predictions of one run folder, or of a cross-validation's.
 
-    A folder that has no predictions of its own but fold runs below it is evaluated by what they tested.
+    A folder with fold runs below it is evaluated by what they tested.
 
     Raises:
         RunError: no predictions there, or none with labels, or the run's config or history is damaged.

@@ -94,15 +94,13 @@ def read_folds(folder: Path) -> list[Run]:
 def read_pooled(folder: Path) -> tuple[Run, list[Run]]:
     """Read a run folder and, where it is a cross-validation's, its fold runs.
 
-    A folder without predictions of its own is what its folds tested.
+    A cross-validation is what its folds tested, now: they may have been taught more since their answers were pooled.
 
     Raises:
         RunError: no predictions there, or something is damaged.
     """
     folds = read_folds(folder)
-    if folds and not (folder / PREDICTIONS).is_file():
-        return _pool(folder, folds), folds
-    return read_run(folder), folds
+    return (_pool(folder, folds) if folds else read_run(folder)), folds
 
 
 def _pool(folder: Path, folds: Sequence[Run]) -> Run:

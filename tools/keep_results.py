@@ -28,7 +28,8 @@ def main(source: Path, out: Path) -> None:
         config = json.loads((run / "config.json").read_text(encoding="utf-8"))
         config["manifest"]["path"] = Path(config["manifest"]["path"]).name
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        for name in (PREDICTIONS, SIMPLE):  # not the pictures of mistakes: they are the data sets'
+        # Not the pictures of mistakes: they are the data sets'.
+        for name in (PREDICTIONS, *([SIMPLE] if (run / SIMPLE).is_file() else [])):
             rows = read_predictions(run / name)
             tested = [replace(item, source=_below(item)) for item in rows if item.split == "test"]
             write_predictions(tested, folder / name, tested[0].classes)

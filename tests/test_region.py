@@ -81,6 +81,12 @@ def test_the_graph_says_what_the_networks_say(taught: Path) -> None:
     assert np.allclose(found.logits, logits.numpy(), atol=2e-2)
 
 
+def test_report_and_cards_say_so(taught: Path) -> None:
+    assert "a region head on conv3 and conv4" in (taught / "checklists.md").read_text(encoding="utf-8")
+    assert "masks and the tumour-free slices among" in (taught / "report.html").read_text(encoding="utf-8")
+    assert "Its evidence region is no segmentation" in (taught / "bundle" / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+
 def test_predictions_are_those_of_the_new_model(taught: Path, masked_manifest: Path) -> None:
     row = next(item for item in read_predictions(taught / "predictions.csv") if item.split == "test")
     pixels = np.asarray(Image.open(masked_manifest.parent / row.source)).astype(np.float32)

@@ -132,7 +132,12 @@ def _of_training(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
         "assignment",
         f"By patient group, split {evaluation.assignment[:12]}; tested patients take no part in choosing",
     )
-    yield "model", f"ResNet-50{dilated}, global average pooling, dropout {settings.get('dropout')}, one linear layer"
+    head = provenance.get("Region head")
+    yield (
+        "model",
+        f"ResNet-50{dilated}, global average pooling, dropout {settings.get('dropout')}, one linear layer"
+        + (f"; a region head on conv3 and conv4 with a say in no_tumor, fitted on {head}" if head else ""),
+    )
     yield "software", provenance.get("Versions", "")
     yield "initial", provenance.get("Initial weights", "random")
     yield (

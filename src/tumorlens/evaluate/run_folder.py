@@ -52,6 +52,7 @@ def read_run(folder: Path) -> Run:
         RunError: no predictions there, or its config or history is damaged.
     """
     config = _read_config(folder)
+    card = _read_card(folder / "bundle" / "model.json")
     split = config.get("split") or {}
     manifest = config.get("manifest") or {}
     fold = manifest.get("fold")
@@ -62,9 +63,9 @@ def read_run(folder: Path) -> Run:
         assignment=str(split.get("assignment_sha256") or ""),
         leaky=bool(split.get("leaky_by_slice")),
         fold="" if fold is None else str(fold),
-        provenance=tuple(_provenance(config)),
+        provenance=tuple(_provenance(config, card)),
         settings=config.get("settings") or {},
-        temperature=_temperature(folder / "bundle" / "model.json"),
+        temperature=card.get("temperature"),
     )
 
 
@@ -134,7 +135,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _provenance(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _provenance(config: dict[str, Any], card: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """What is known of how a run was made."""
     manifest, weights = config.get("manifest") or {}, config.get("initial_weights") or {}
     settings, versions = config.get("settings") or {}, config.get("versions") or {}
@@ -144,6 +145,7 @@ def _provenance(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "Versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
         "Manifest": _file(manifest),
         "Initial weights": _file(weights),
+        "Region head": (card.get("region") or {}).get("fitted_on"),
         "Seed": settings.get("seed"),
         "Split": (config.get("split") or {}).get("assignment_sha256"),
     }
@@ -155,13 +157,15 @@ def _file(entry: dict[str, Any]) -> str:
     return f"{name}, SHA-256 {entry['sha256']}" if entry.get("sha256") else name
 
 
-def _temperature(card: Path) -> float | None:
-    if not card.is_file():
-        return None
+def _read_card(path: Path) -> dict[str, Any]:
+    """The bundle's card as it stands; empty where there is no bundle."""
+    if not path.is_file():
+        return {}
     try:
-        return float(json.loads(card.read_text(encoding="utf-8"))["temperature"])
+        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return {**card, "temperature": float(card["temperature"])}
     except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{card}: damaged, or no model card ({error}). Restore it, or move it away") from error
+        raise RunError(f"{path}: damaged, or no model card ({error}). Restore it, or move it away") from error
 
 
 def _damaged(path: Path, why: str) -> RunError:

@@ -135,6 +135,18 @@ def test_explain_refuses_what_it_cannot_do(tiny_run: Path, tmp_path: Path, capsy
     assert "needs a bundle with a region head" in capsys.readouterr().err
     assert main([*call, "--out", str(tmp_path / "two"), "--of", "glioma", "--against", "cat"]) == 1
     assert "give two different classes" in capsys.readouterr().err
+    assert main([*call, "--out", str(tmp_path / "three"), "--way", "region", "--of", "glioma"]) == 1
+    assert "leave out --of and --against" in capsys.readouterr().err
+    predict = [
+        "predict",
+        str(tmp_path / "a.png"),
+        "--model",
+        str(tiny_run / "bundle"),
+        "--out",
+        str(tmp_path / "p.csv"),
+    ]
+    assert main([*predict, "--heatmaps", str(tmp_path / "maps"), "--way", "sharp"]) == 1
+    assert "has no region head" in capsys.readouterr().err and not (tmp_path / "maps").exists()
     assert main([*call, "--out", str(tmp_path), "--overwrite", "--against", "glioma", "--of", "pituitary"]) == 0
     assert main([*call, "--out", str(tmp_path)]) == 1
     assert "not empty" in capsys.readouterr().err

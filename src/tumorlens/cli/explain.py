@@ -34,7 +34,7 @@ def explain(
         model: A bundle folder; the model that comes with tumorlens by default.
         way: gradcam (at the last residual block), sharp (the same, weighed by where the model sees tumour), or region
             (where it sees tumour, whatever the class). The last two need a bundle with a region head.
-        target: What Grad-CAM differentiates.
+        target: What Grad-CAM differentiates; with --against it is the difference of the two logits.
         of: The class to explain; the predicted one by default.
         against: A class to set it apart from: why `of` rather than this one.
         overwrite: Write into a folder that has files.
@@ -47,28 +47,33 @@ def explain(
         raise RunError("no input given; give files or folders")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise RunError(f"{out}: not empty. Give another --out, or --overwrite to write into it")
+    if way == "region" and (of or against):
+        raise RunError("--way region is where the model sees tumour, whatever the class: leave out --of and --against")
     predictor = Predictor(model, answer_all=True)
     region = predictor.card.region
     folder = MapFolder(out)
-    findings, failed = [], 0
-    with progress_bar() as bar:
-        for batch in explain_paths(inputs, predictor, lambda done, n: bar.update("explaining", done, n)):
-            for item in batch:
-                found = item.answer.prediction
-                if item.answer.evidence is None or item.picture is None:
-                    say(f"left out: {found.message}")
-                    failed += 1
-                    continue
-                values = item.heatmap(of, target, way, against)
-                seen = item.finding(region.threshold) if region else None
-                name = folder.save(item, values)
-                panel(item.picture.pixels, values, seen.mask if seen else None).save(out / f"{name}_panel.png")
-                findings.append({
-                    "input": found.source, "frame": found.frame, "predicted": found.predicted,
-                    "confidence": found.confidence, "message": found.message, "map": f"{name}.npy",
-                    "evidence_region": seen.to_json() if seen else None,
-                })  # fmt: skip
-    (out / "findings.json").write_text(json.dumps(findings, indent=2) + "\n", encoding="utf-8")
+    findings: list[dict[str, object]] = []
+    failed = 0
+    try:
+        with progress_bar() as bar:
+            for batch in explain_paths(inputs, predictor, lambda done, n: bar.update("explaining", done, n)):
+                for item in batch:
+                    found = item.answer.prediction
+                    if item.answer.evidence is None or item.picture is None:
+                        say(f"left out: {found.message}")
+                        failed += 1
+                        continue
+                    values = item.heatmap(of, target, way, against)
+                    seen = item.finding(region.threshold) if region else None
+                    name = folder.save(item, values)
+                    panel(item.picture.pixels, values, seen.mask if seen else None).save(out / f"{name}_panel.png")
+                    findings.append({
+                        "input": found.source, "frame": found.frame, "predicted": found.predicted,
+                        "confidence": found.confidence, "message": found.message, "map": f"{name}.npy",
+                        "evidence_region": seen.to_json() if seen else None,
+                    })  # fmt: skip
+    finally:  # what was found before an interruption stays
+        (out / "findings.json").write_text(json.dumps(findings, indent=2) + "\n", encoding="utf-8")
     say(f"{len(findings)} explained, {failed} could not be read; wrote {out}")
     say("An evidence region is where the model sees tumour; it is no segmentation. " + DISCLAIMER)
     return 1 if failed else 0

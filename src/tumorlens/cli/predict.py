@@ -56,11 +56,11 @@ def predict(
     if heatmaps and heatmaps.is_dir() and any(heatmaps.iterdir()) and not overwrite:
         raise RunError(f"{heatmaps}: not empty. Give another --heatmaps, or --overwrite to write into it")
     predictor = Predictor(model, coverage, answer_all)
-    folder = MapFolder(heatmaps) if heatmaps else None
     if way != "gradcam" and predictor.card.region is None:
         raise RunError(
             f"--way {way}: {model} has no region head. Take gradcam, or teach it with `tumorlens region RUN`"
         )
+    folder = MapFolder(heatmaps) if heatmaps else None
     options = ReadOptions(plane="" if plane == "acquired" else plane, every=every, window=window)
     counts: Counter[str] = Counter()
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -71,8 +71,8 @@ def predict(
             for item in batch:
                 counts[item.answer.prediction.status] += 1
                 _tell(item.answer.prediction, len(inputs) == 1 and inputs[0].is_file())
-                if folder:
-                    folder.save(item, item.heatmap(way=way) if item.answer.evidence is not None else None)
+                if folder and item.answer.evidence is not None:
+                    folder.save(item, item.heatmap(way=way))
     told = f"{counts['ok']} answered, {counts['refused']} refused, {counts['error']} could not be read"
     say(f"{told}; wrote {out}" + (f" and {heatmaps}" if heatmaps else ""))
     say(DISCLAIMER)

@@ -107,25 +107,25 @@ def score(
     """
     from tumorlens.data.manifest import read_manifest
     from tumorlens.data.splits import VAL_SHARE, sides_of_fold
+    from tumorlens.evaluate.run_folder import PREDICTIONS, read_run
     from tumorlens.evaluate.tables import Grid
     from tumorlens.evaluate.values import estimates_json
     from tumorlens.map_scores import FIGURES, graph_methods, score_maps, torch_methods
     from tumorlens.runtime.predictor import Predictor
 
     samples = read_manifest(manifest)
-    if fold is not None:
-        samples = sides_of_fold(samples, fold, VAL_SHARE, 0)
+    if fold is not None:  # the validation side depends on the seed of the run that the bundle lies in
+        run = read_run(model.parent).settings if (model.parent / PREDICTIONS).is_file() else {}
+        samples = sides_of_fold(samples, fold, VAL_SHARE, int(run.get("seed", 0)))
     samples = [item for item in samples if not source or item.source == source]
     predictor = Predictor(model, answer_all=True)
     drawn = graph_methods(predictor) | (torch_methods(model, methods) if methods else {})
     with progress_bar() as bar:
         rows = score_maps(predictor, samples, manifest.parent, drawn, bar.update, every, most)
     names = [name for name in FIGURES if any(name in row.figures for row in rows)]
-    for part in (names[:4], names[4:8], names[8:]):  # a terminal is 80 columns wide
+    for part in filter(None, (names[:4], names[4:8], names[8:])):  # a terminal is 80 columns wide
         cells = tuple((row.method, *(row.figures.get(name, "–") for name in part)) for row in rows)
-        show_grids(
-            [Grid("Maps of tested slices", ("Method", *(FIGURES[name][0] for name in part)), cells)] if part else []
-        )
+        show_grids([Grid("Maps of tested slices", ("Method", *(FIGURES[name][0] for name in part)), cells)])
     if out is not None:
         found = [{"method": row.method, "level": row.level, "figures": estimates_json(row.figures)} for row in rows]
         out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

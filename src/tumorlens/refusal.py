@@ -14,11 +14,11 @@ from tumorlens.data.dataset import load_dataset
 from tumorlens.data.preprocess import prepare
 from tumorlens.data.readers import Refused, find_inputs, read_slices
 from tumorlens.errors import InputError, RunError
+from tumorlens.evaluate.run_folder import read_samples
 from tumorlens.model.bundle import GATE, WEIGHTS, Refusal, load_card, write_card
 from tumorlens.model.network import TumorNet
 from tumorlens.runtime.export import export_bundle, load_network
 from tumorlens.train.device import choose_precision
-from tumorlens.train.recipe import samples_of
 from tumorlens.train.refusal import fit_gate, pooled_features
 
 Progress = Callable[[str, int, int], None]
@@ -50,7 +50,7 @@ def teach_refusal(run: Path, others: Path, progress: Progress) -> RefusalFigures
     """
     card = load_card(run / "bundle", needs=WEIGHTS)
     network = load_network(run / "bundle", card)
-    samples, root = samples_of(run)
+    samples, root = read_samples(run)
     data = load_dataset(samples, root, card.preprocess, lambda done, n: progress("reading brains", done, n))
     train = data.side("train")
     pictures = _others(others, card.preprocess, progress)

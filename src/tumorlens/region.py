@@ -11,14 +11,14 @@ from tumorlens.config import TrainSettings
 from tumorlens.data.dataset import SliceDataset, load_dataset
 from tumorlens.data.predictions import write_predictions
 from tumorlens.errors import RunError
-from tumorlens.evaluate.run_folder import PREDICTIONS, read_run
+from tumorlens.evaluate.run_folder import PREDICTIONS, read_run, read_samples
 from tumorlens.model.bundle import REGION, WEIGHTS, Region, load_card, write_card
 from tumorlens.model.region import RegionHead, middle_maps
 from tumorlens.records import CLASSES
 from tumorlens.runtime.export import load_network
 from tumorlens.train.device import autocast, choose_device, choose_precision
 from tumorlens.train.finish import calibrated, labelled
-from tumorlens.train.recipe import Reporter, samples_of
+from tumorlens.train.recipe import Reporter
 from tumorlens.train.region import answers, fit_mix, fit_region, mix
 from tumorlens.train.tasks import EVAL_BATCH, Computer
 
@@ -41,7 +41,7 @@ def teach_region(run: Path, reporter: Reporter) -> Region:
     bundle = run / "bundle"
     card = load_card(bundle, needs=WEIGHTS)
     settings = TrainSettings.model_validate(read_run(run).settings)
-    samples, root = samples_of(run)
+    samples, root = read_samples(run)
     masked = {side: sum(item.split == side and bool(item.mask) for item in samples) for side in ("train", "val")}
     if not all(masked.values()):
         raise RunError(

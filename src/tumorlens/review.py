@@ -14,13 +14,11 @@ from PIL import Image
 
 from tumorlens.data.audit.bias import fit_forest
 from tumorlens.data.audit.scan import scan
-from tumorlens.data.manifest import check_files, read_manifest
 from tumorlens.data.predictions import read_predictions, write_predictions
 from tumorlens.data.readers import read_mask, read_slice
-from tumorlens.errors import RunError
 from tumorlens.evaluate.bias import SIMPLE
 from tumorlens.evaluate.mistakes import PICTURES, confident_mistakes, picture_name
-from tumorlens.evaluate.run_folder import PREDICTIONS, find_manifest, read_folds
+from tumorlens.evaluate.run_folder import PREDICTIONS, read_folds, read_samples
 from tumorlens.explain.overlay import outlined, to_grey
 from tumorlens.pipeline import Explained
 from tumorlens.records import Prediction, Sample
@@ -61,24 +59,16 @@ def review(folder: Path, progress: Progress = lambda stage, done, total: None) -
 
 
 def _review_run(run: Path, progress: Progress) -> None:
+    known, root = read_samples(run)
+    samples = {(item.path, item.frame): item for item in known}
     predictions = read_predictions(run / PREDICTIONS)
-    manifest = find_manifest(run)
-    if manifest is None:
-        raise RunError(f"{run}: the manifest that it was made from is gone or was changed. Put it back beside the run")
-    samples = {(sample.path, sample.frame): sample for sample in read_manifest(manifest)}
-    lost = [item for item in predictions if _key(item) not in samples]
-    if lost:
-        raise RunError(f"{run}: {len(lost)} predictions are of images that {manifest} lacks, first {lost[0].source}")
-    check_files(list(samples.values()), manifest.parent)
     reviewed = [
-        replace(item, tumour_share=_tumour_share(samples[_key(item)], manifest.parent))
-        if item.split == "test"
-        else item
+        replace(item, tumour_share=_tumour_share(samples[_key(item)], root)) if item.split == "test" else item
         for item in predictions
     ]
     write_predictions(reviewed, run / PREDICTIONS, predictions[0].classes)
-    _ask_simple_features(run, reviewed, samples, manifest.parent, progress)
-    _draw_mistakes(run, reviewed, samples, manifest.parent, progress)
+    _ask_simple_features(run, reviewed, samples, root, progress)
+    _draw_mistakes(run, reviewed, samples, root, progress)
 
 
 def _tumour_share(sample: Sample, root: Path) -> float:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tumorlens.data.manifest import file_hash, read_manifest
+from tumorlens.data.manifest import check_files, file_hash, read_manifest
 from tumorlens.data.predictions import read_predictions
 from tumorlens.errors import RunError
-from tumorlens.records import Prediction
+from tumorlens.records import Prediction, Sample
 
 PREDICTIONS = "predictions.csv"
 
@@ -195,6 +195,29 @@ def find_manifest(folder: Path) -> Path | None:
     # Run folders are moved about; the hash tells whether a file of that name is the run's manifest.
     places = (given, folder.parent / given.name, folder.parent.parent / given.name)
     return next((path for path in places if path.is_file() and file_hash(path) == manifest.get("sha256")), None)
+
+
+def read_samples(folder: Path) -> tuple[list[Sample], Path]:
+    """The images of a run with the sides that they were on, and the folder that their paths are relative to.
+
+    Raises:
+        RunError: no predictions there, its manifest is gone or was changed, or lacks an image that was predicted.
+        ManifestError: images or masks are missing.
+    """
+    predictions = read_predictions(folder / PREDICTIONS)
+    manifest = find_manifest(folder)
+    if manifest is None:
+        raise RunError(
+            f"{folder}: the manifest that it was made from is gone or was changed. Put it back beside the run"
+        )
+    sides = {(item.source, item.frame): item.split for item in predictions}
+    samples = [item for item in read_manifest(manifest) if (item.path, item.frame) in sides]
+    if len(samples) != len(sides):
+        raise RunError(
+            f"{folder}: {len(sides)} images were predicted, {manifest} has {len(samples)} of them. Restore it"
+        )
+    check_files(samples, manifest.parent)
+    return [replace(item, split=sides[item.path, item.frame]) for item in samples], manifest.parent
 
 
 def _with_origins(predictions: list[Prediction], folder: Path) -> list[Prediction]:

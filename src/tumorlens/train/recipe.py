@@ -1,7 +1,6 @@
 """The recipe: ImageNet ResNet-50, head phase, fine-tuning, the best epoch, and a bundle with its predictions."""
 
 import csv
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,11 +15,11 @@ from safetensors.torch import save_file
 import tumorlens
 from tumorlens.config import Architecture, FineTuneSettings, HeadSettings, TrainSettings
 from tumorlens.data.dataset import SliceDataset, load_dataset
-from tumorlens.data.manifest import check_files, file_hash, read_manifest
+from tumorlens.data.manifest import check_files, read_manifest
 from tumorlens.data.predictions import write_predictions
 from tumorlens.data.split_record import verified_split
 from tumorlens.data.splits import VAL_SHARE, sides_of_fold
-from tumorlens.errors import RunError, SplitError
+from tumorlens.errors import SplitError
 from tumorlens.model.blocks import BLOCKS_PER_LAYER
 from tumorlens.model.bundle import WEIGHTS, Card, write_card
 from tumorlens.model.network import PARTS, TumorNet, freeze_before
@@ -32,7 +31,7 @@ from tumorlens.train.device import choose_device, choose_precision
 from tumorlens.train.finish import calibrated, data_summary, labelled
 from tumorlens.train.loop import Hooks, LoopSettings, run_loop
 from tumorlens.train.prefix import CachedFront, cached_front
-from tumorlens.train.run import CONFIG, RunPaths, describe, open_run
+from tumorlens.train.run import RunPaths, describe, open_run
 from tumorlens.train.sampling import class_weights, learned_shares, slice_odds
 from tumorlens.train.seeds import mix_seed
 from tumorlens.train.tasks import Computer, FineTuneTask, HeadTask, restore_shares
@@ -178,27 +177,6 @@ def _sides(order: Order) -> tuple[list[Sample], dict[str, Any]]:
             "`tumorlens data split MANIFEST`, or with --folds K and train with --fold N"
         )
     return samples, split
-
-
-def samples_of(run: Path) -> tuple[list[Sample], Path]:
-    """The samples of a finished run with their sides, and the folder that their paths are relative to.
-
-    Raises:
-        RunError: no run folder, or its config is damaged, or its manifest was changed.
-        ManifestError: its manifest is gone.
-    """
-    try:
-        config = json.loads((run / CONFIG).read_text(encoding="utf-8"))
-        manifest, fold, expected = (config["manifest"][key] for key in ("path", "fold", "sha256"))
-        seed = int(config["settings"]["seed"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{run}: no run folder, or its {CONFIG} is damaged ({error}). Give a folder of `train`"
-        ) from error
-    samples = read_manifest(Path(manifest))
-    if file_hash(Path(manifest)) != expected:
-        raise RunError(f"{manifest}: changed since {run} was trained on it. Restore it, or train anew")
-    return (samples if fold is None else sides_of_fold(samples, fold, VAL_SHARE, seed)), Path(manifest).parent
 
 
 def _initial_network(order: Order, samples: Sequence[Sample]) -> TumorNet:

@@ -1,7 +1,7 @@
 """From paths to answers with heatmaps: what the command line and the app share."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,10 +17,12 @@ from tumorlens.explain.finding import EvidenceRegion, evidence_region
 from tumorlens.explain.gradcam import gradcam
 from tumorlens.explain.overlay import overlay
 from tumorlens.explain.sharpen import contrast, sharpen
+from tumorlens.ordered import in_order
 from tumorlens.records import Float32, Prediction, Slice
 from tumorlens.runtime.predictor import Answer, Predictor, failed
 
-BATCH = 16
+BATCH = 4  # measured: larger ones fall out of the processor's cache
+_READ_AHEAD = 2  # files: a volume may have hundreds of slices
 Way = Literal["gradcam", "sharp", "region"]
 _LONGEST_NAME = 120  # characters of a heatmap's name: file systems take 255 bytes
 #: The model that comes with the package.
@@ -93,42 +95,74 @@ class Explained:
         return evidence_region(self.heatmap(way="region"), threshold, self.picture.spacing)
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """What is answered at once: slices, and in their place rows for what could not be read; `done` files end in it."""
+
+    items: tuple[Slice | Prediction, ...]
+    done: int
+
+
 def explain_paths(
     paths: Sequence[Path],
     predictor: Predictor,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     options: ReadOptions = ALL_SLICES,
+    skip: Container[str] = (),
 ) -> Iterator[list[Explained]]:
-    """Answer every slice of files, folders and archives, a batch at a time; memory stays bounded.
+    """Answer every slice of files, folders and archives, a batch at a time, in the order of the inputs.
+
+    Reading, preparing and computing overlap in threads; memory stays bounded.
 
     Args:
         paths: files, folders and ZIP archives. Bad ones, and bad members, become a row with status `error`.
         predictor: the loaded model.
         on_progress: called with (files done, files in all).
         options: which slices of volumes and of files with several.
+        skip: addresses of files that need no answer any more.
     """
     files = find_inputs(paths)
-    waiting: list[Slice] = []
-    for done, entry in enumerate(files, start=1):
+    wanted = [entry for entry in files if entry.address not in skip]
+    before = len(files) - len(wanted)
+
+    def read(entry: Entry | Refused) -> tuple[Slice | Prediction, ...]:
         try:
             if isinstance(entry, Refused):
                 raise InputError(entry.message)
-            waiting += read_slices(entry, options)
+            return tuple(read_slices(entry, options))
         except InputError as error:
-            # What came before it first: rows stand in the order of the inputs.
-            yield from _answer_batches(waiting, predictor)
-            waiting = []
-            yield [Explained(Answer(failed(entry.address, 0, str(error), predictor.classes)), None)]
-        if len(waiting) >= BATCH or done == len(files):
-            yield from _answer_batches(waiting, predictor)
-            waiting = []
-        on_progress(done, len(files))
+            return (failed(entry.address, 0, str(error), predictor.classes),)
+
+    def answer(batch: _Batch) -> tuple[list[Explained], int]:
+        return _answered(batch.items, predictor), batch.done
+
+    # One reader keeps the slices of archives and volumes in order; one more batch than streams is being prepared.
+    batches = _batches(in_order(read, wanted, 1, _READ_AHEAD))
+    streams = predictor.engine.streams
+    for found, done in in_order(answer, batches, streams + 1, streams + 2):
+        yield found
+        on_progress(before + done, len(files))
 
 
-def _answer_batches(slices: list[Slice], predictor: Predictor) -> Iterator[list[Explained]]:
-    for start in range(0, len(slices), BATCH):
-        batch = slices[start : start + BATCH]
-        yield [Explained(answer, item) for answer, item in zip(predictor.predict(batch), batch, strict=True)]
+def _batches(files: Iterator[tuple[Slice | Prediction, ...]]) -> Iterator[_Batch]:
+    """Slices of files gathered into batches of `BATCH`; the last is shorter."""
+    waiting: list[Slice | Prediction] = []
+    done = 0
+    for done, items in enumerate(files, start=1):
+        waiting += items
+        while len(waiting) >= BATCH:
+            part, waiting = waiting[:BATCH], waiting[BATCH:]
+            yield _Batch(tuple(part), done if not waiting else done - 1)
+    if waiting:
+        yield _Batch(tuple(waiting), done)
+
+
+def _answered(items: Sequence[Slice | Prediction], predictor: Predictor) -> list[Explained]:
+    slices = [item for item in items if isinstance(item, Slice)]
+    answers = iter(zip(predictor.predict(slices), slices, strict=True))
+    return [
+        Explained(Answer(item), None) if isinstance(item, Prediction) else Explained(*next(answers)) for item in items
+    ]
 
 
 class MapFolder:
@@ -152,18 +186,18 @@ class MapFolder:
         if item.answer.evidence is None or item.picture is None:
             return ""
         shown = item.heatmap() if values is None else values
-        name = self._name(item.answer.prediction)
+        name = self.name(item.answer.prediction.source, item.answer.prediction.frame)
         # Who opens the map opens the file beside it, whose slices may not be stored upright.
         np.save(self._folder / f"{name}.npy", turn_back(shown, item.picture.orientation))
         overlay(item.picture.pixels, shown).save(self._folder / f"{name}.png", compress_level=1)
         return name
 
-    def _name(self, prediction: Prediction) -> str:
-        source = Entry(prediction.source)
-        stem = Path(source.name.removesuffix(".gz")).stem
+    def name(self, address: str, frame: int) -> str:
+        """Take the next free name for a slice; an earlier call's slices take theirs before it is resumed."""
+        stem = Path(Entry(address).name.removesuffix(".gz")).stem
         # Members of archives may have names that no file system takes.
         stem = re.sub(r'[\x00-\x1f<>:"|?*]', "_", stem)[:_LONGEST_NAME]
-        stem += f"_frame{prediction.frame:04d}" if prediction.frame else ""
+        stem += f"_frame{frame:04d}" if frame else ""
         name, number = stem, 1
         while name in self._used:
             number += 1

@@ -10,7 +10,7 @@ import pytest
 from sklearn import metrics as reference
 
 from tests.evaluate.made_runs import make_predictions, write_folds, write_run
-from tumorlens.cli.terminal import show_evaluation
+from tumorlens.cli.tables import show_evaluation
 from tumorlens.data.predictions import write_predictions
 from tumorlens.errors import RunError
 from tumorlens.evaluate.evaluation import evaluate_run, save_metrics

@@ -9,7 +9,8 @@ from scipy.special import softmax
 
 from tests.evaluate.made_runs import make_predictions, write_folds, write_run
 from tumorlens.cli import main
-from tumorlens.cli.terminal import console, show_comparison
+from tumorlens.cli.tables import show_comparison
+from tumorlens.cli.terminal import console
 from tumorlens.errors import RunError
 from tumorlens.evaluate.evaluation import evaluate_run
 from tumorlens.evaluate.repeats import Comparison, compare_runs, ensemble

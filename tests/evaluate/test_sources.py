@@ -9,7 +9,8 @@ import pytest
 from sklearn import metrics as reference
 
 from tests.evaluate.made_runs import PARTS, make_predictions, write_run
-from tumorlens.cli.terminal import console, show_evaluation
+from tumorlens.cli.tables import show_evaluation
+from tumorlens.cli.terminal import console
 from tumorlens.data.manifest import file_hash, write_manifest
 from tumorlens.data.predictions import read_predictions
 from tumorlens.evaluate.answers import Answers, collect

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tumorlens.cli.terminal import show_evaluation
+from tumorlens.cli.tables import show_evaluation
 from tumorlens.data.predictions import write_predictions
 from tumorlens.errors import RunError
 from tumorlens.evaluate.evaluation import evaluate_predictions, evaluate_run, save_metrics

@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from importlib import import_module
+from typing import Any, cast
 
 from tumorlens.errors import TumorlensError
 
@@ -13,41 +14,91 @@ ABOUT = "Brain tumours in MRI slices: train, measure, predict and explain. For r
 FOR_TRAINING = ("torch", "monai", "safetensors", "huggingface_hub", "onnx", "onnxscript")
 
 
+#: Every command: where it lives, and what it does. Modules are imported when their command is called, so that each
+#: starts as fast as it can.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "data fetch": ("fetch:fetch", "Download a public data set: resumed, checked, with its licence."),
+    "data index": ("data:index", "Find labelled images and write a manifest."),
+    "data audit": ("audit:audit", "Find copies, shared patients and other leaks between the sides of a manifest."),
+    "data split": ("split:split", "Divide a manifest by patient."),
+    "train": ("models:train_command", "Train a model, export it and evaluate it."),
+    "crossval": ("models:crossval_command", "Train and test every fold, and evaluate all tested patients together."),
+    "region": ("models:region", "Teach a trained model where tumours lie, from masks."),
+    "refusal": ("models:refusal", "Teach a trained model to refuse what is no brain MRI."),
+    "evaluate": ("measure:evaluate", "Evaluate the predictions of one or more runs: tables and a report."),
+    "review": ("measure:review", "Look at a run's mistakes, source bias and tumour sizes."),
+    "calibrate": ("measure:calibrate", "Fit temperature and label sets on a cross-validation."),
+    "export": ("models:export", "Export weights to ONNX."),
+    "quantise": ("models:quantise", "Add an 8-bit graph to a model: about twice as fast."),
+    "predict": ("predict:predict", "Classify pictures, DICOM files and volumes."),
+    "explain": ("explain:explain", "Show where in a picture an answer comes from."),
+    "explain score": ("explain:score", "Measure how well maps find tumours."),
+    "app": ("predict:app", "Open the app in the browser."),
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
         0 when everything went well; 1 when an input or the call was wrong; 130 after Ctrl-C.
     """
-    import tyro
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    name = _named(given)
+    if name not in COMMANDS:
+        return _overview(name, given)
     from pydantic import ValidationError
 
     from tumorlens.cli.terminal import fail
 
-    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if given[:1] == ["data"]:
-            answer = tyro.extras.subcommand_cli_from_dict(
-                data_commands(),
-                prog=f"{PROG} data",
-                description="Fetch, index, audit and split labelled images.",
-                args=given[1:],
-            )
-        elif given[:2] == ["explain", "score"]:
-            from tumorlens.cli.explain import score
+        import tyro
 
-            answer = tyro.cli(score, prog=f"{PROG} explain score", args=given[2:])
-        else:
-            answer = tyro.extras.subcommand_cli_from_dict(commands(given), prog=PROG, description=ABOUT, args=given)
+        rest = given[len(name.split()) :]
+        answer = tyro.cli(_command(name, given), prog=f"{PROG} {name}", args=rest)
     except KeyboardInterrupt:
-        fail("interrupted; what was done is kept")
+        more = "; --resume goes on with it" if name == "predict" else ""
+        fail(f"interrupted; what was done is kept{more}")
         return 130
     except (TumorlensError, ValidationError, ModuleNotFoundError, OSError) as error:
-        text = _sentence(error, given[0] if given else "")
+        text = _sentence(error, given[0])
         if text is None:
             raise
         return fail(text)
     return int(answer or 0)
+
+
+def _named(given: Sequence[str]) -> str:
+    """The command that the arguments name, or as much of it as they do."""
+    two = " ".join(given[:2])
+    return two if two in COMMANDS else given[0] if given and not given[0].startswith("-") else ""
+
+
+def _command(name: str, given: Sequence[str]) -> Callable[..., Any]:
+    module, _, function = COMMANDS[name][0].partition(":")
+    found = getattr(import_module(f"tumorlens.cli.{module}"), function)
+    if name in ("train", "crossval"):  # the preset that is named gives their defaults
+        from tumorlens.cli.models import preset_settings
+
+        return cast(Callable[..., Any], found(preset_settings(given)))
+    return cast(Callable[..., Any], found)
+
+
+def _overview(name: str, given: Sequence[str]) -> int:
+    """Help on what there is; exit code 1 where something was asked for that there is not."""
+    words = [word for word in given if word not in ("-h", "--help")]
+    inner = {key: about for key, (_, about) in COMMANDS.items() if key.startswith(f"{name} ")}
+    wrong = bool(words) and not (inner and words == [name])
+    out = sys.stderr if wrong else sys.stdout
+    if wrong:
+        print(f"error: {' '.join(words[:2])!r} is no command; what there is:", file=out)
+    lines = [f"  {key:<15} {about}" for key, about in (inner or {k: v[1] for k, v in COMMANDS.items()}).items()]
+    usage = f"usage: {PROG} COMMAND ... [-h, --help]"
+    more = f"`{PROG} COMMAND --help` says what each takes."
+    print(usage, "", ABOUT, "", *lines, "", more, sep="\n", file=out)
+    if wrong:
+        return 1
+    raise SystemExit(0)
 
 
 def _sentence(error: Exception, command: str) -> str | None:
@@ -61,45 +112,18 @@ def _sentence(error: Exception, command: str) -> str | None:
             return first["msg"].removeprefix("Value error, ")
         return f"--{where} {first['input']!r} is not allowed: {first['msg']}"
     if isinstance(error, ModuleNotFoundError):
-        if (error.name or "").partition(".")[0] not in FOR_TRAINING:
-            return None
-        return (
-            f"`{PROG} {command}` needs {error.name}, which is not installed: predicting and evaluating do without. "
-            "Install the extra `train` (`pip install -r requirements-dev.txt`)"
-        )
+        return _missing((error.name or "").partition(".")[0], command)
     if isinstance(error, OSError):
         return f"{error.filename or 'file'}: {error.strerror or error}. Check the path and its permissions"
     return str(error)
 
 
-def data_commands() -> dict[str, Callable[..., Any]]:
-    """What follows `tumorlens data`."""
-    from tumorlens.cli import audit, data, fetch, split
-
-    return {"fetch": fetch.fetch, "index": data.index, "audit": audit.audit, "split": split.split}
-
-
-def commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:
-    """All commands but those of `data`; the preset named in `arguments` gives the training defaults."""
-    from tumorlens.cli import explain, measure, models, predict
-
-    settings = models.preset_settings(arguments) if arguments[:1] in (["train"], ["crossval"]) else None
-    return {
-        "data": data_overview,
-        "train": models.train_command(settings),
-        "crossval": models.crossval_command(settings),
-        "evaluate": measure.evaluate,
-        "review": measure.review,
-        "calibrate": measure.calibrate,
-        "export": models.export,
-        "refusal": models.refusal,
-        "region": models.region,
-        "predict": predict.predict,
-        "explain": explain.explain,
-        "app": predict.app,
-    }
-
-
-def data_overview() -> None:
-    """Fetch, index, audit and split labelled images (see `tumorlens data --help`)."""
-    main(["data", "--help"])
+def _missing(library: str, command: str) -> str | None:
+    if library == "nncf":
+        return f"`{PROG} {command}` needs nncf, which is not installed: `pip install 'nncf>=3.0'`"
+    if library not in FOR_TRAINING:
+        return None
+    return (
+        f"`{PROG} {command}` needs {library}, which is not installed: predicting and evaluating do without. "
+        "Install the extra `train` (`pip install -r requirements-dev.txt`)"
+    )

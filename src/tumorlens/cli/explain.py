@@ -7,7 +7,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from tumorlens import DISCLAIMER
-from tumorlens.cli.terminal import progress_bar, say, show_grids
+from tumorlens.cli.terminal import progress_bar, say
 from tumorlens.errors import RunError
 from tumorlens.pipeline import REFERENCE, Way
 
@@ -105,6 +105,7 @@ def score(
         source: Only slices of this source.
         out: A JSON file for the figures.
     """
+    from tumorlens.cli.tables import show_grids
     from tumorlens.data.manifest import read_manifest
     from tumorlens.data.splits import VAL_SHARE, sides_of_fold
     from tumorlens.evaluate.run_folder import PREDICTIONS, read_run

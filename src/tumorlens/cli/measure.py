@@ -4,7 +4,8 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from tumorlens.cli.terminal import progress_bar, say, show_comparison, show_evaluation, show_grids
+from tumorlens.cli.tables import show_comparison, show_evaluation, show_grids
+from tumorlens.cli.terminal import progress_bar, say
 from tumorlens.errors import RunError
 from tumorlens.model.label_sets import DEFAULT_COVERAGE
 

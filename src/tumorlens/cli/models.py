@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from tumorlens.cli.terminal import gentle_interrupt, progress_bar, say, show_evaluation
+from tumorlens.cli.tables import show_evaluation
+from tumorlens.cli.terminal import gentle_interrupt, progress_bar, say
 from tumorlens.config import TrainSettings, load_settings
 
 if TYPE_CHECKING:
@@ -118,10 +119,38 @@ def export(bundle: Positional[Path], /, half: bool = True) -> int:
     """
     from tumorlens.runtime.export import export_bundle
 
-    folder = bundle / "bundle" if (bundle / "bundle").is_dir() else bundle
+    folder = _bundle_in(bundle)
     card = export_bundle(folder, half)
     say(f"wrote {folder / 'model.onnx'} for classes {', '.join(card.classes)}")
     return 0
+
+
+def quantise(bundle: Positional[Path], manifest: Positional[Path], /, fold: str | None = None) -> int:
+    """Add an 8-bit graph to a bundle: about twice as fast, with nearly the same answers (`predict --precision int8`).
+
+    Args:
+        bundle: A bundle folder, or a run folder that has one.
+        manifest: The manifest of its training, with splits, or with folds and --fold: training slices give the ranges,
+            validation slices tell how far the answers agree.
+        fold: The fold that the model is tested on.
+    """
+    from tumorlens.runtime.quantise import quantise as add
+
+    folder = _bundle_in(bundle)
+    with progress_bar() as bar:
+        found = add(folder, manifest, fold, bar.update)
+    say(
+        f"on {found.checked_on} validation slices: {found.same:.1%} the same class, probabilities within "
+        f"{found.largest:.3f} for 99 % of them, maps correlated by at least {found.correlation:.3f} for 99 %"
+    )
+    size = (folder / "model_int8.bin").stat().st_size
+    say(f"wrote {folder / 'model_int8.xml'} and its weights ({size / 1e6:.0f} MB)")
+    return 0
+
+
+def _bundle_in(folder: Path) -> Path:
+    """A bundle folder, or that of a run folder."""
+    return folder / "bundle" if (folder / "bundle").is_dir() else folder
 
 
 def refusal(run: Positional[Path], /, others: Path) -> int:

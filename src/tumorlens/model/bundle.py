@@ -1,8 +1,9 @@
 """The bundle: a trained model with everything that is needed to use it rightly, checked when it is loaded.
 
-A folder of `model.json` (the card), `model.onnx` and, for further training, `weights.safetensors`, what tells brain MRI
-from other pictures, `refusal.safetensors`, and what tells tumour from healthy cells, `region.safetensors`. The card
-holds the hash of every other file, so a changed byte is noticed. No pickle, no torch.
+A folder of `model.json` (the card), `model.onnx`, an 8-bit graph where it was quantised, and, for further training,
+`weights.safetensors`, what tells brain MRI from other pictures, `refusal.safetensors`, and what tells tumour from
+healthy cells, `region.safetensors`. The card holds the hash of every other file, so a changed byte is noticed. No
+pickle, no torch.
 """
 
 import json
@@ -20,13 +21,15 @@ from tumorlens.model.label_sets import LabelSets
 
 CARD = "model.json"
 ONNX = "model.onnx"
+INT8 = ("model_int8.xml", "model_int8.bin")
 WEIGHTS = "weights.safetensors"
 GATE = "refusal.safetensors"
 REGION = "region.safetensors"
 REGION_MAP = "region"  # the graph's output that says where a tumour may lie
 STRANGENESS = "strangeness"  # the graph's output that tells brain MRI from other pictures
-SCHEMA_VERSION = 4
-_READABLE = (1, 2, 3, 4)  # 1 knew no architecture but the plain one, 2 no label sets and refusals, 3 no regions
+SCHEMA_VERSION = 5
+# 1 knew no architecture but the plain one, 2 no label sets and refusals, 3 no regions, 4 no 8-bit graph.
+_READABLE = (1, 2, 3, 4, 5)
 
 
 class Refusal(BaseModel):
@@ -52,6 +55,22 @@ class Region(BaseModel):
     fitted_on: str = ""
 
 
+class Agreement(BaseModel):
+    """How far the 8-bit graph agrees with the 32-bit one, on slices that it was not calibrated on.
+
+    `same` is the share of slices with the same most probable class, `largest` the 99th percentile of the largest
+    difference of a probability, `correlation` the first percentile of that of the predicted class's maps.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    calibrated_on: int
+    checked_on: int
+    same: float = Field(ge=0.0, le=1.0)
+    largest: float = Field(ge=0.0, le=1.0)
+    correlation: float = Field(ge=-1.0, le=1.0)
+
+
 class Card(BaseModel):
     """`model.json`: what the model is, how to feed it, what it was trained on and how well it did.
 
@@ -72,6 +91,7 @@ class Card(BaseModel):
     label_sets: LabelSets | None = None
     refusal: Refusal | None = None
     region: Region | None = None
+    int8: Agreement | None = None
     least_confidence: float = Field(default=0.0, ge=0.0, lt=1.0)
     training_data: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
@@ -87,7 +107,7 @@ def write_card(folder: Path, card: Card) -> Card:
     Returns:
         The card as written.
     """
-    names = sorted(path.name for path in folder.iterdir() if path.name in (ONNX, WEIGHTS, GATE, REGION))
+    names = sorted(path.name for path in folder.iterdir() if path.name in (ONNX, *INT8, WEIGHTS, GATE, REGION))
     files = {name: file_hash(folder / name) for name in names}
     complete = card.model_copy(update={"schema_version": SCHEMA_VERSION, "files": files})
     temporary = folder / f"{CARD}.part"

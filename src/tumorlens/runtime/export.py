@@ -20,7 +20,18 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tumorlens.errors import BundleError
-from tumorlens.model.bundle import GATE, ONNX, REGION, REGION_MAP, STRANGENESS, WEIGHTS, Card, load_card, write_card
+from tumorlens.model.bundle import (
+    GATE,
+    INT8,
+    ONNX,
+    REGION,
+    REGION_MAP,
+    STRANGENESS,
+    WEIGHTS,
+    Card,
+    load_card,
+    write_card,
+)
 from tumorlens.model.network import TumorNet
 from tumorlens.model.region import RegionHead, middle_maps, mixed, strength
 
@@ -70,7 +81,9 @@ def export_bundle(folder: Path, half: bool = True) -> Card:
     """
     card = load_card(folder, needs=WEIGHTS)
     _to_onnx(_Answer(folder, card), folder / ONNX, card.preprocess.size, half)
-    return write_card(folder, card)
+    for name in INT8:  # that of an earlier graph
+        (folder / name).unlink(missing_ok=True)
+    return write_card(folder, card.model_copy(update={"int8": None}))
 
 
 def load_network(folder: Path, card: Card) -> TumorNet:

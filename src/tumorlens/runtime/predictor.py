@@ -1,17 +1,18 @@
-"""Answers from a bundle, on OpenVINO, without PyTorch."""
+"""Answers from a bundle, without PyTorch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.special import expit, softmax
+from numpy.typing import NDArray
 
 from tumorlens.data.preprocess import prepare
 from tumorlens.errors import BundleError, InputError
 from tumorlens.model.bundle import ONNX, REGION_MAP, STRANGENESS, load_card
 from tumorlens.model.label_sets import DEFAULT_COVERAGE, label_set
 from tumorlens.records import Float32, Geometry, Prediction, Slice, Status
+from tumorlens.runtime.engine import EngineName, Precision, load_engine
 
 
 @dataclass(frozen=True)
@@ -48,22 +49,25 @@ class Predictor:
         folder: the bundle.
         coverage: how often the truth is to be in the label set.
         answer_all: answer also what is no brain MRI or too uncertain; its message still says so.
+        precision, many, engine, cache: how the graph is computed, see `runtime.engine.load_engine`.
 
     Raises:
         BundleError: the bundle is missing, altered, or does not do what it claims, or has no such coverage.
+        TumorlensError: this processor or engine does not have the precision.
     """
 
-    def __init__(self, folder: Path, coverage: float = DEFAULT_COVERAGE, answer_all: bool = False) -> None:
-        import openvino as ov
-
+    def __init__(
+        self,
+        folder: Path,
+        coverage: float = DEFAULT_COVERAGE,
+        answer_all: bool = False,
+        precision: Precision = "fp32",
+        many: bool = False,
+        engine: EngineName = "auto",
+        cache: Path | None = None,
+    ) -> None:
         self.card = load_card(folder, needs=ONNX)
-        core = ov.Core()
-        try:
-            model = core.read_model(folder / ONNX)
-            # float32 everywhere: the same answer on every processor. Faster types come with their own parity tests.
-            self._compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        except RuntimeError as error:
-            raise BundleError(f"{folder / ONNX}: cannot be loaded ({error})") from error
+        self.engine = load_engine(folder, self.card, precision, many, engine, cache)
         self._check_claims(folder)
         sets = self.card.label_sets
         self._thresholds = sets.at(coverage) if sets else {}
@@ -93,7 +97,7 @@ class Predictor:
             ready.append((number, geometry))
         if squares:
             found = self.run(np.stack(squares)[:, None])
-            rows = softmax(found.logits.astype(np.float64) / self.card.temperature, axis=1)
+            rows = _softmax(found.logits.astype(np.float64) / self.card.temperature)
             for position, (number, geometry) in enumerate(ready):
                 item = slices[number]
                 strange = "" if found.strangeness is None else self._strange(float(found.strangeness[position]))
@@ -103,7 +107,7 @@ class Predictor:
                     )
                     continue
                 prediction = self._prediction(item, tuple(float(p) for p in rows[position]), strange)
-                region = None if found.region is None else expit(found.region[position])
+                region = None if found.region is None else _logistic(found.region[position])
                 answers[number] = Answer(prediction, found.evidence[position], geometry, self.card.temperature, region)
         return [answer for answer in answers if answer is not None]
 
@@ -126,20 +130,19 @@ class Predictor:
 
     def run(self, images: Float32) -> Outputs:
         """The graph's outputs for prepared squares (n, 1, size, size), float32 in [0, 1]."""
-        # A request of its own for each call: one predictor serves all sessions of the app at once.
-        result = self._compiled.create_infer_request().infer(images)
+        found = self.engine.run(images)
         return Outputs(
-            np.array(result["logits"]),
-            np.array(result["evidence"]),
-            np.array(result[STRANGENESS]) if self.card.refusal else None,
-            np.array(result[REGION_MAP]) if self.card.region else None,
+            found["logits"],
+            found["evidence"],
+            found[STRANGENESS] if self.card.refusal else None,
+            found[REGION_MAP] if self.card.region else None,
         )
 
     def _check_claims(self, folder: Path) -> None:
         size = self.card.preprocess.size
         try:
             found = self.run(np.zeros((1, 1, size, size), dtype=np.float32))
-        except (RuntimeError, KeyError) as error:
+        except Exception as error:  # every engine has errors of its own
             raise BundleError(
                 f"{folder / ONNX}: does not take (n, 1, {size}, {size}) or lacks an output ({error}). Export it again"
             ) from error
@@ -156,3 +159,15 @@ class Predictor:
 def failed(source: str, frame: int, message: str, classes: tuple[str, ...]) -> Prediction:
     """The row for an input without an answer."""
     return Prediction(source, frame, "error", classes, message=message)
+
+
+# SciPy has both, and takes longer to import than all else that an answer needs.
+def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, C) to shares (n, C) that add up to 1."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _logistic(odds: Float32) -> Float32:
+    """Log odds to probabilities, without overflow."""
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * odds)), dtype=np.float32)

@@ -11,7 +11,7 @@ SEPARATOR = "!"
 Plane = Literal["", "axial", "coronal", "sagittal"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a million
 class Entry:
     """One file to read. `address` is its path, or for a member `ARCHIVE!MEMBER`; `data` is None for a file on disk."""
 

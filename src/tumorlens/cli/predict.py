@@ -150,5 +150,5 @@ def app() -> int:
 
     # Started anywhere, it keeps what .streamlit/config.toml promises: to itself, and without telemetry.
     quiet = ["--browser.gatherUsageStats=false", "--server.address=localhost", "--server.maxUploadSize=100"]
-    sys.argv = ["streamlit", "run", str(tumorlens.app.__file__), *quiet]
+    sys.argv = ["streamlit", "run", str(Path(tumorlens.app.__file__).with_name("script.py")), *quiet]
     return int(streamlit_cli.main() or 0)

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -131,6 +132,15 @@ class AnswerFile:
                 row = json.loads(line)
                 answered = row["confidence"] is not None
                 yield row["input"], [line.rstrip("\n")], Kept(row["input"], row["frame"], row["status"], answered)
+
+
+def answers_as(predictions: Sequence[Prediction], classes: Sequence[str], suffix: str) -> bytes:
+    """A whole table in memory, for those who have no file: of a suffix in `FORMATS`."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"answers{suffix}"
+        with AnswerFile(path, classes, {}) as table:
+            table.write(predictions)
+        return path.read_bytes()
 
 
 def is_unfinished(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from tumorlens.evaluate.by_confidence import by_confidence
 from tumorlens.evaluate.checklists import write_checklists
 from tumorlens.evaluate.evaluation import Evaluation, evaluate_run, save_metrics
 from tumorlens.evaluate.folds import save_folds
@@ -36,6 +37,7 @@ def card_metrics(evaluation: Evaluation) -> dict[str, Any]:
         "overall": estimates_json(table.overall),
         **evaluation.tumours_json(),
         "by_class": {name: estimates_json(figures) for name, figures in table.by_class.items()},
+        "by_confidence": by_confidence(evaluation.answers[evaluation.main]),
         "leaky_by_slice": evaluation.leaky,
         "warnings": list(evaluation.warnings),
     }

@@ -1,7 +1,8 @@
 """Pictures that come with the package, so that everything can be tried offline. All are synthetic.
 
-They are slices of the MNI ICBM 152 average brain (see NOTICE beside them) with a drawn skull and, in three of them, a
-drawn lesion. They show how the software behaves, not how well it diagnoses.
+They are slices of the MNI ICBM 152 average brain (see NOTICE beside them) with a drawn skull and, in some of them, a
+drawn lesion; one is a volume of such slices, and one a mere drawing. They
+show how the software behaves, not how well it diagnoses.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,13 @@ class Example:
 
     @property
     def path(self) -> Path:
-        """The PNG file."""
+        """The file: a NIfTI volume where there is one, else the picture."""
+        volume = Path(__file__).parent / f"{self.key}.nii.gz"
+        return volume if volume.is_file() else self.thumbnail
+
+    @property
+    def thumbnail(self) -> Path:
+        """A PNG picture of it."""
         return Path(__file__).parent / f"{self.key}.png"
 
 
@@ -33,4 +40,9 @@ EXAMPLES: tuple[Example, ...] = (
     Example("convexity_mass", "Convexity mass", _UNSURE.format("a mass at the skull, as meningiomas show it,")),
     Example("sellar_mass", "Sellar mass", _DRAWN.format("a mass in the midline, as pituitary tumours show it,")),
     Example("healthy_axial", "No lesion", "Synthetic: an averaged healthy head, axial, with a drawn skull."),
+    Example(
+        "healthy_coronal", "No lesion, coronal", "Synthetic: an averaged healthy head, coronal, with a drawn skull."
+    ),
+    Example("lesion_volume", "A volume", _DRAWN.format("a ring-enhancing lesion") + " Twenty-four thick axial slices."),
+    Example("cartoon", "No scan", "A drawing. The model is to refuse it."),
 )

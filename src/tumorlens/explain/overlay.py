@@ -33,6 +33,29 @@ def overlay(pixels: Float32, values: Float32, opacity: float = 0.5) -> Image.Ima
     return Image.fromarray(np.clip(mixed + 0.5, 0, 255).astype(np.uint8))
 
 
+def contoured(pixels: Float32, values: Float32, levels: tuple[float, ...] = (0.25, 0.5, 0.75)) -> Image.Image:
+    """Lines where a heatmap passes shares of its peak, over a grey picture; the anatomy inside stays as it is.
+
+    Args:
+        pixels: (height, width), any range.
+        values: the map at the same size, at least 0.
+        levels: shares of the peak, rising.
+
+    Returns:
+        An RGB image of the picture's size.
+    """
+    from scipy.ndimage import binary_erosion  # heavy, and the command line imports this module at its start
+
+    drawn = np.repeat(to_grey(pixels)[..., None], 3, axis=2)
+    peak = float(values.max())
+    for level in levels if peak > 0 else ():
+        inside = values >= level * peak
+        # From orange to pale yellow: the lines of a darker colour would drown in grey.
+        shade = colour(np.array([0.55 + 0.45 * level], dtype=np.float32))[0]
+        drawn[inside & ~binary_erosion(inside, iterations=_LINE)] = shade.astype(np.uint8)
+    return Image.fromarray(drawn)
+
+
 def panel(pixels: Float32, values: Float32, region: NDArray[np.bool_] | None = None) -> Image.Image:
     """The slice, the heatmap over it with its scale, and the outline of a region, beside each other.
 

@@ -24,7 +24,7 @@ from tumorlens.records import Sample, Slice
 
 __all__ = [
     "ALL_SLICES", "ARCHIVES", "SUFFIXES", "Entry", "ReadOptions", "Refused", "check_size", "entries_in", "find_inputs",
-    "images_below", "open_entry", "read_mask", "read_slice", "read_slices",
+    "header_facts", "images_below", "in_uploads", "open_entry", "read_mask", "read_slice", "read_slices",
 ]  # fmt: skip
 
 #: What a folder or an archive is searched for; a file named directly is tried whatever its name.
@@ -138,9 +138,21 @@ def find_inputs(paths: Sequence[Path]) -> list[Entry | Refused]:
         Entries, read when they are opened, and a `Refused` for what cannot be used: a missing file, a folder or an
         archive with nothing in it, a bad member of an archive.
     """
-    found = [item for path in paths for item in _listed(path)]
-    ordered = iter(dicom.in_order([item for item in found if isinstance(item, Entry)]))
-    return [next(ordered) if isinstance(item, Entry) else item for item in found]
+    return _ordered([item for path in paths for item in _listed(path)])
+
+
+def in_uploads(entries: Sequence[Entry]) -> list[Entry | Refused]:
+    """What files that are held in memory have in them, as `find_inputs` does it for paths."""
+    found: list[Entry | Refused] = []
+    for entry in entries:
+        inside = list(archive.members(entry, _is_wanted)) if archive.is_archive(entry) else [entry]
+        found += inside or [Refused(entry.address, f"{entry.name}: no pictures in this archive. Check it")]
+    return _ordered(found)
+
+
+def header_facts(entry: Entry) -> dict[str, str]:
+    """What a DICOM header says of the scan and nothing of the patient; empty for other files."""
+    return dicom.facts(entry) if dicom.is_dicom(entry) else {}
 
 
 def entries_in(path: Path) -> Iterator[Entry | Refused]:
@@ -169,6 +181,11 @@ def images_below(folder: Path) -> list[Path]:
             if path.is_file() and not name.startswith("._") and _is_known(Entry(str(path))):
                 found.append(path)
     return sorted(found, key=lambda path: [natural(part) for part in path.relative_to(folder).parts])
+
+
+def _ordered(found: Sequence[Entry | Refused]) -> list[Entry | Refused]:
+    ordered = iter(dicom.in_order([item for item in found if isinstance(item, Entry)]))
+    return [next(ordered) if isinstance(item, Entry) else item for item in found]
 
 
 def _listed(path: Path) -> list[Entry | Refused]:

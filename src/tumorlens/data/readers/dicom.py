@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -350,6 +351,32 @@ def _place(header: Any) -> tuple[float, float]:
         return (along if np.isfinite(along) else 0.0), float(header.get("InstanceNumber") or 0)
     except (TypeError, ValueError):
         return 0.0, 0.0
+
+
+#: Tags that say how was scanned and nothing of whom: codes of a fixed vocabulary, and numbers. No free text.
+_CODES = {"Modality": "Modality", "MRAcquisitionType": "Acquisition", "ScanningSequence": "Sequence"}
+_MEASURES = {
+    "MagneticFieldStrength": "Field strength (T)", "RepetitionTime": "TR (ms)", "EchoTime": "TE (ms)",
+    "InversionTime": "TI (ms)", "FlipAngle": "Flip angle (°)", "SliceThickness": "Slice thickness (mm)",
+    "SpacingBetweenSlices": "Slice spacing (mm)", "PixelSpacing": "Pixel spacing (mm)",
+}  # fmt: skip
+_CODE = re.compile(r"[A-Z0-9_]{1,16}")
+
+
+def facts(entry: Entry) -> dict[str, str]:
+    """How a slice was scanned, by title, without anything that tells the patient, the place or the day."""
+    header = _header(entry, (*_CODES, *_MEASURES))
+    found = {}
+    for tag, title in (_CODES | _MEASURES).items():
+        value = header.get(tag) if header is not None else None
+        parts = [value] if value is None or isinstance(value, (str, float, int)) else list(value)
+        if tag in _CODES:  # what is no code may be a name
+            known = [str(part) for part in parts if part is not None and _CODE.fullmatch(str(part))]
+        else:
+            known = [f"{float(part):g}" for part in parts if isinstance(part, (float, int))]
+        if known:
+            found[title] = " × ".join(known)
+    return found
 
 
 def _header(entry: Entry, tags: Sequence[str]) -> Any:

@@ -1,0 +1,116 @@
+"""What the pages share: style, models, uploads, and facts of a header."""
+
+import os
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+import streamlit as st
+
+from tumorlens.app import words
+from tumorlens.data.readers import ARCHIVES, SUFFIXES, Entry, Refused, in_uploads, read_slices
+from tumorlens.errors import TumorlensError
+from tumorlens.model.bundle import CARD
+from tumorlens.pipeline import REFERENCE
+from tumorlens.records import Slice
+from tumorlens.runtime.predictor import Predictor
+
+#: Names further model folders, separated as in PATH.
+MODELS_VARIABLE = "TUMORLENS_MODELS"
+TYPES = sorted({suffix.rpartition(".")[2] for suffix in (*SUFFIXES, *ARCHIVES)})
+STYLE = """
+<style>
+.block-container { padding-top: 4.2rem; max-width: 1180px; }
+.tl-banner { border-left: 4px solid #c77700; background: rgba(199,119,0,.10); padding: .4rem .8rem; font-size: .9rem; }
+.tl-answer { font-size: 1.9rem; font-weight: 650; line-height: 1.2; margin: .1rem 0; }
+.tl-soft { color: color-mix(in srgb, currentColor 78%, transparent); font-size: .92rem; }
+.tl-row { display: grid; grid-template-columns: 9.5rem 1fr 3.6rem; align-items: center; gap: .7rem; margin: .34rem 0; }
+.tl-track { height: .7rem; border-radius: .35rem; background: rgba(128,128,128,.20); overflow: hidden; }
+.tl-fill { height: 100%; border-radius: .35rem; background: #8aa0ab; }
+.tl-row.first .tl-fill { background: #0b7a75; } .tl-row.first { font-weight: 600; }
+.tl-number { text-align: right; font-variant-numeric: tabular-nums; }
+.tl-facts { font-size: .9rem; border-collapse: collapse; } .tl-facts td { padding: .1rem 1.2rem .1rem 0; }
+@media (max-width: 640px) {
+  .tl-row { grid-template-columns: 7rem 1fr 3.2rem; } .tl-answer { font-size: 1.5rem; }
+}
+</style>
+"""
+
+
+def banner(text: str) -> str:
+    """The disclaimer, its first sentence in bold."""
+    first, rest = text.split(". ", 1)
+    return f'<div class="tl-banner" role="note"><b>{escape(first)}.</b> {escape(rest)}</div>'
+
+
+def heading(title: str, about: str) -> None:
+    """The title of a page and a line about it."""
+    st.title(title, anchor=False)
+    st.caption(about)
+
+
+def models() -> dict[str, Path]:
+    """The models to choose from: the one that ships, and bundle folders named in $TUMORLENS_MODELS."""
+    named = [Path(text) for text in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if text]
+    return {"reference": REFERENCE} | {path.name: path for path in named if (path / CARD).is_file()}
+
+
+def choose_predictor() -> Predictor | None:
+    """The model that is chosen, loaded; None, with a sentence on the page, where it cannot be."""
+    found = models()
+    name = "reference"
+    if len(found) > 1:
+        name = st.selectbox("Model", list(found), key="model", bind="query-params")
+    try:
+        return _load(str(found[name]))
+    except TumorlensError as error:
+        st.error(f"The model cannot be loaded: {error}")
+        return None
+
+
+@st.cache_resource(show_spinner="Loading the model …")
+def _load(folder: str) -> Predictor:
+    return Predictor(Path(folder))
+
+
+def read_uploads(files: Sequence[tuple[str, bytes]]) -> tuple[list[Slice], list[str]]:
+    """The slices of uploaded files in the order of the body, and sentences on what cannot be used.
+
+    Files never lie on disk, and their names are never paths.
+    """
+    slices: list[Slice] = []
+    problems: list[str] = []
+    for entry in in_uploads([Entry(name, data) for name, data in files]):
+        if isinstance(entry, Refused):
+            problems.append(entry.message)
+            continue
+        try:
+            slices += read_slices(entry)
+        except TumorlensError as error:
+            problems.append(str(error))
+    return slices, problems
+
+
+def problems_told(problems: Sequence[str]) -> None:
+    """Say what could not be used: a few in full, the rest by number."""
+    for text in problems[:5]:
+        st.error(text)
+    if len(problems) > 5:
+        st.error(f"and {len(problems) - 5} more files that cannot be used")
+
+
+def soft(text: str) -> str:
+    """A quiet line of text, escaped."""
+    return f'<div class="tl-soft">{escape(text)}</div>'
+
+
+def facts_table(facts: dict[str, str]) -> str:
+    """Facts of a header as a table."""
+    rows = "".join(f"<tr><td>{escape(key)}</td><td>{escape(value)}</td></tr>" for key, value in facts.items())
+    return f'<table class="tl-facts">{rows}</table>'
+
+
+__all__ = [
+    "MODELS_VARIABLE", "STYLE", "TYPES", "banner", "choose_predictor", "facts_table", "heading", "models",
+    "problems_told", "read_uploads", "soft", "words",
+]  # fmt: skip

@@ -1,0 +1,179 @@
+"""Evaluated runs: figures with intervals, plots, a confusion matrix that opens its slices, two runs side by side."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from tumorlens.app import parts, words
+from tumorlens.errors import TumorlensError
+from tumorlens.evaluate import figures
+from tumorlens.evaluate.evaluation import Evaluation, evaluate_run
+from tumorlens.evaluate.repeats import compare_runs
+from tumorlens.evaluate.run_folder import PREDICTIONS, read_pooled
+from tumorlens.evaluate.tables import Grid, comparison_grid, figure_grids, grids
+from tumorlens.records import Estimate, class_title
+
+#: Names folders below which runs are looked for, separated as in PATH.
+RUNS_VARIABLE = "TUMORLENS_RUNS"
+_HEADLINE = ("accuracy", "balanced_accuracy", "auc", "ece")
+
+
+def page() -> None:
+    """Draw the page."""
+    parts.heading(words.RESULTS, words.RESULTS_ABOUT)
+    runs = find_runs()
+    left, right = st.columns([7, 5], gap="large")
+    with right:
+        upload = st.file_uploader("Or a table of labelled predictions", type=["csv"], key="predictions")
+    with left:
+        if upload is None and not runs:
+            st.info(words.RESULTS_NONE)
+            return
+        name = st.selectbox("Run", list(runs), key="run", bind="query-params", disabled=upload is not None) or ""
+        other = st.selectbox(words.COMPARE, ["–", *(item for item in runs if item != name)], key="other",
+                             disabled=upload is not None)  # fmt: skip
+    try:
+        with st.spinner("Drawing 2,000 samples of the patients …"):
+            found = _evaluated(str(runs[name]), _stamp(runs[name])) if upload is None else _uploaded(upload.getvalue())
+        _show(found, None if upload is not None else runs[name])
+        if upload is None and other != "–":
+            _compare([runs[name], runs[other]])
+    except TumorlensError as error:
+        st.error(str(error))
+
+
+def find_runs() -> dict[str, Path]:
+    """Run folders and cross-validations below the folders of $TUMORLENS_RUNS, else below runs/ and docs/results/."""
+    named = os.environ.get(RUNS_VARIABLE)
+    roots = [Path(text) for text in named.split(os.pathsep) if text] if named else [Path("runs"), Path("docs/results")]
+    found: dict[str, Path] = {}
+    for root in roots:
+        for folder in sorted(path for path in (root, *root.glob("*"), *root.glob("*/*")) if path.is_dir()):
+            if (folder / PREDICTIONS).is_file() or any(folder.glob(f"fold*/{PREDICTIONS}")):
+                found[str(folder)] = folder
+    return found
+
+
+def _stamp(folder: Path) -> float:
+    """When the answers of a run were last changed."""
+    return max((path.stat().st_mtime for path in folder.glob(f"**/{PREDICTIONS}")), default=0.0)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _evaluated(folder: str, stamp: float) -> Evaluation:
+    return evaluate_run(Path(folder))
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _uploaded(data: bytes) -> Evaluation:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / PREDICTIONS).write_bytes(data)
+        return evaluate_run(Path(folder))
+
+
+def _show(found: Evaluation, folder: Path | None) -> None:
+    table = found.tables[found.main]
+    for text in found.warnings:
+        st.warning(text)
+    side = "unseen patients" if found.main == "test" else found.main
+    st.markdown(f"**{found.name}** · {table.overall['accuracy'].n_slices:,} slices of {table.overall['accuracy'].n:,} "
+                f"patient groups ({side}){' · ' + found.split_note if found.split_note else ''}")  # fmt: skip
+    titles = {"accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "auc": "AUC (macro)",
+              "ece": "Calibration error (ECE)"}  # fmt: skip
+    for column, key in zip(st.columns(4), _HEADLINE, strict=True):
+        if key in table.overall:
+            value = table.overall[key]
+            column.metric(titles[key], f"{value.value:.3f}")
+            column.html(parts.soft(f"95 %: {value.low:.3f} to {value.high:.3f}"))
+    tables, plots, confusion = st.tabs(["Tables", "Plots", "Confusion matrix"])
+    with tables:
+        for grid in (*figure_grids(found), *grids(found)):
+            _grid(grid)
+    with plots:
+        _plots(found)
+    with confusion:
+        _confusion(found, folder)
+
+
+def _grid(grid: Grid) -> None:
+    if not grid.rows:
+        return
+    st.markdown(f"**{grid.title}**")
+    cells = [dict(zip(grid.heads, map(_cell, row), strict=True)) for row in grid.rows]
+    st.dataframe(cells, hide_index=True, alt=grid.title)
+    if grid.note:
+        st.caption(grid.note)
+
+
+def _cell(value: Estimate | str) -> str:
+    return "–" if isinstance(value, Estimate) and not np.isfinite(value.value) else str(value)
+
+
+def _plots(found: Evaluation) -> None:
+    answers = found.answers[found.main]
+    drawn = {
+        "ROC curves": figures.roc_curves(answers),
+        "Precision and recall": figures.precision_recall_curves(answers),
+        "Reliability": figures.reliability_plot(found.trust.reliability),
+        "Accuracy of the surest answers": figures.selective_plot(found.trust.selective),
+    }
+    for start in range(0, len(drawn), 2):
+        for column, (title, svg) in zip(st.columns(2), list(drawn.items())[start : start + 2], strict=False):
+            with column:
+                st.image(svg, width="stretch", alt=title)
+
+
+def _confusion(found: Evaluation, folder: Path | None) -> None:
+    """Rows are what it is, columns what was answered; a cell lists its slices."""
+    import pandas as pd
+
+    table, answers = found.tables[found.main], found.answers[found.main]
+    titles = [class_title(name) for name in answers.classes]
+    counts = pd.DataFrame(np.asarray(table.confusion), columns=titles)
+    counts.insert(0, "Label \\ answer", titles)
+    st.caption(words.CONFUSION_HELP)
+    event = st.dataframe(counts, hide_index=True, key="confusion", on_select="rerun", selection_mode="single-cell",
+                         alt="Confusion matrix: rows are labels, columns are answers")  # fmt: skip
+    cells = event["selection"]["cells"]
+    if not cells or cells[0][1] not in titles:
+        return
+    row, column = int(cells[0][0]), titles.index(cells[0][1])
+    chosen = (answers.labels == row) & (answers.predicted == column)
+    st.markdown(f"**{int(chosen.sum())} slices of {titles[row].lower()} answered {titles[column].lower()}**")
+    st.dataframe(_slices_of(found, folder, chosen), hide_index=True, alt="The slices of this cell")
+    pictures = [item for item in found.mistakes if item.picture is not None and row != column
+                and item.prediction.label == answers.classes[row]
+                and item.prediction.predicted == answers.classes[column]]  # fmt: skip
+    for start in range(0, min(len(pictures), 6), 2):
+        for place, item in zip(st.columns(2), pictures[start : start + 2], strict=False):
+            caption = f"{item.prediction.patient_group}: {item.prediction.confidence:.0%}"
+            place.image(str(item.picture), caption=caption, width="stretch", alt=caption)
+
+
+def _slices_of(found: Evaluation, folder: Path | None, chosen: Any) -> list[dict[str, Any]]:
+    """Slices of a cell, the most confident first, with their names where they are known."""
+    answers = found.answers[found.main]
+    names = [""] * len(answers)
+    if folder is not None:
+        side = [item for item in read_pooled(folder)[0].predictions if (item.split or "test") == found.main]
+        told = [item for item in side if item.label and item.status == "ok"]
+        if len(told) == len(answers):
+            names = [item.source for item in told]
+    rows = [
+        {"Patient group": answers.groups[n], "Probability": f"{answers.confidences[n]:.1%}", "Slice": names[n]}
+        for n in sorted(np.flatnonzero(chosen), key=lambda n: -answers.confidences[n])
+    ]
+    return rows
+
+
+def _compare(folders: list[Path]) -> None:
+    evaluations = [_evaluated(str(folder), _stamp(folder)) for folder in folders]
+    st.divider()
+    found = compare_runs(folders, evaluations)
+    for text in found.notes:
+        st.info(text)
+    _grid(comparison_grid(found))

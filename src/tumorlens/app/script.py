@@ -1,0 +1,5 @@
+"""What `tumorlens app` hands to Streamlit."""
+
+from tumorlens.app import main
+
+main()

@@ -1,0 +1,153 @@
+"""One study: a picture, a series or a volume, with its answer."""
+
+from dataclasses import dataclass, field
+
+import streamlit as st
+
+from tumorlens.app import drawings, parts, view, words
+from tumorlens.data.readers import Entry, header_facts, read_slices
+from tumorlens.examples import EXAMPLES, Example
+from tumorlens.pipeline import BATCH, Explained
+from tumorlens.records import Slice
+from tumorlens.runtime.predictor import Answer, Predictor
+
+PROFILED = 48  # slices of a volume that are answered at once, evenly spaced
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is looked at: its slices, and what is known of it. `key` tells it from others."""
+
+    key: str
+    name: str
+    slices: list[Slice]
+    note: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Answers along a volume: for the slices at `places`; `strongest` is where the model sees most tumour."""
+
+    places: tuple[int, ...]
+    answers: tuple[Answer, ...]
+    strongest: int
+
+
+def page() -> None:
+    """Draw the page."""
+    parts.heading(words.TITLE, words.ABOUT)
+    predictor = parts.choose_predictor()
+    if predictor is None:
+        return
+    study = _choose()
+    if study is None:
+        return
+    st.divider()
+    place = _place(study, predictor) if len(study.slices) > 1 else 0
+    picture = study.slices[place]
+    answer = predictor.predict([picture])[0]
+    name = study.name if len(study.slices) == 1 else f"{study.name}, slice {place + 1} of {len(study.slices)}"
+    view.show(Explained(answer, picture), name, study.note, predictor, f"{study.key}_{place}")
+    with st.expander("About the scan (without the patient)", key=f"facts_{study.key}"):
+        st.html(parts.facts_table(_facts(study, picture)))
+
+
+def _choose() -> Study | None:
+    """An upload goes before an example."""
+    left, right = st.columns([5, 7], gap="large")
+    with left:
+        uploads = st.file_uploader(words.UPLOAD, type=parts.TYPES, accept_multiple_files=True, key="upload")
+        st.html(parts.soft(words.PRIVATE))
+    with right:
+        _gallery()
+    if not uploads:
+        return _example()
+    key = "_".join(item.file_id for item in uploads)
+    kept: Study | None = st.session_state.get("study")
+    if kept is not None and kept.key == key:  # reading a volume takes a moment; it is read once
+        return kept
+    files = [(item.name, item.getvalue()) for item in uploads]
+    slices, problems = parts.read_uploads(files)
+    parts.problems_told(problems)
+    if not slices:
+        return None
+    name = files[0][0] if len(files) == 1 else f"{files[0][0]} and {len(files) - 1} more files"
+    study = Study(key, name, slices, facts=header_facts(Entry(*files[0])))
+    st.session_state["study"] = study
+    return study
+
+
+def _example() -> Study:
+    keys = [item.key for item in EXAMPLES]
+    chosen = st.session_state.get("example") or st.query_params.get("example", keys[0])
+    example = next((item for item in EXAMPLES if item.key == chosen), EXAMPLES[0])
+    return Study(example.key, example.title, read_slices(example.path), example.note)
+
+
+def _gallery() -> None:
+    st.html(f"<div>{words.OR_EXAMPLE} <span class='tl-soft'>{words.SYNTHETIC}</span></div>")
+    for start in range(0, len(EXAMPLES), 4):
+        for column, example in zip(st.columns(4), EXAMPLES[start : start + 4], strict=False):
+            with column:
+                st.image(str(example.thumbnail), width="stretch", alt=f"Example: {example.title}")
+                st.button(example.title, key=f"example_{example.key}", on_click=_take, args=(example,), width="stretch")
+
+
+def _take(example: Example) -> None:
+    st.session_state["example"] = example.key
+    st.query_params["example"] = example.key
+
+
+def _place(study: Study, predictor: Predictor) -> int:
+    """Which slice of a volume to show: the reader's choice, at first the strongest."""
+    found = _profile(study, predictor)
+    count = len(study.slices)
+    place = st.slider("Slice", 1, count, found.strongest + 1, key=f"slice_{study.key}") - 1
+    with st.container(border=True):
+        st.markdown(f"**{words.PROFILE}.** {words.STRONGEST}")
+        st.html(drawings.profile([item.prediction for item in found.answers], found.places, place, count))
+    return place
+
+
+def _profile(study: Study, predictor: Predictor) -> Profile:
+    """Answers along a volume, at most `PROFILED`; kept while it is looked at."""
+    kept: tuple[str, Profile] | None = st.session_state.get("profile")
+    if kept is not None and kept[0] == study.key:
+        return kept[1]
+    count = len(study.slices)
+    step = max(1, -(-count // PROFILED))
+    places = tuple(range(step // 2, count, step))
+    answers: list[Answer] = []
+    with st.spinner("Reading the volume …"):
+        bar = st.progress(0.0)
+        for start in range(0, len(places), BATCH):
+            answers += predictor.predict([study.slices[place] for place in places[start : start + BATCH]])
+            bar.progress(len(answers) / len(places), text=f"{len(answers)} of {len(places)} slices")
+        bar.empty()
+    strongest = places[max(range(len(places)), key=lambda number: _strength(answers[number]))]
+    profile = Profile(places, tuple(answers), strongest)
+    st.session_state["profile"] = (study.key, profile)
+    return profile
+
+
+def _strength(answer: Answer) -> tuple[float, float]:
+    """How much tumour the model sees: answered slices before others, then the evidence region, then the probability."""
+    item = answer.prediction
+    if not item.probabilities:
+        return -1.0, 0.0
+    none = item.probabilities[item.classes.index("no_tumor")] if "no_tumor" in item.classes else 0.0
+    area = float((answer.region > 0.5).sum()) if answer.region is not None else 0.0
+    return (area if none < 0.5 else 0.0), 1 - none
+
+
+def _facts(study: Study, picture: Slice) -> dict[str, str]:
+    height, width = picture.pixels.shape
+    spacing = f"{picture.spacing[0]:.3g} × {picture.spacing[1]:.3g} mm" if picture.spacing else "unknown"
+    shown = {
+        "Slices": str(len(study.slices)),
+        "Size": f"{width} × {height} pixels",
+        "Pixel spacing": spacing,
+        "Plane": picture.plane or "unknown",
+    }
+    return shown | {key: value for key, value in study.facts.items() if key != "Pixel spacing (mm)"}

@@ -1,0 +1,153 @@
+"""One page about one slice, as PDF or as a self-contained HTML file. It names no patient, and a file only if asked."""
+
+import base64
+import io
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tumorlens import DISCLAIMER, __version__
+from tumorlens.explain.overlay import outlined, to_grey
+from tumorlens.model.bundle import ONNX, Card
+from tumorlens.pipeline import Explained, Way
+from tumorlens.records import class_title
+
+_MAPS = {"gradcam": "Grad-CAM at the last residual block", "sharp": "Grad-CAM, sharpened by the tumour region",
+         "region": "where the model sees tumour"}  # fmt: skip
+PAGE = Path(__file__).parent / "case_report.html"
+
+
+@dataclass(frozen=True)
+class Case:
+    """An answered slice and what its report is to say: the class explained, the map, a name, and measured figures."""
+
+    item: Explained
+    card: Card
+    target: str
+    way: Way = "gradcam"
+    name: str = ""
+    measured: str = ""
+
+
+def case_html(case: Case) -> bytes:
+    """The report as one HTML file without links to anything, UTF-8."""
+    left, right = (_data_uri(picture) for picture in _pictures(case))
+    return str(_template().render(**_facts(case), left=left, right=right)).encode()
+
+
+def case_pdf(case: Case) -> bytes:
+    """The report as a PDF of one A4 page."""
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+    from matplotlib.figure import Figure
+
+    facts = _facts(case)
+    figure = Figure(figsize=(8.27, 11.69))
+    FigureCanvasPdf(figure)
+
+    def write(y: float, text: str, size: float = 9.5, **more: Any) -> None:
+        figure.text(0.09, y, text, fontsize=size, va="top", wrap=True, **more)
+
+    write(0.955, "tumorlens", 11, color="#0b7a75", weight="bold")
+    figure.text(0.91, 0.955, facts["date"], fontsize=9, va="top", ha="right", color="#5a6670")
+    write(0.93, DISCLAIMER, 9, color="#8a4b00", weight="bold")
+    write(0.895, facts["answer"], 20, weight="bold")
+    write(0.862, facts["verdict"], 10)
+    for place, picture in zip((0.09, 0.51), _pictures(case), strict=True):
+        axis = figure.add_axes((place, 0.52, 0.40, 0.30))
+        axis.imshow(picture)
+        axis.set_axis_off()
+    figure.text(0.09, 0.505, facts["left_caption"], fontsize=8.5, va="top", color="#5a6670")
+    figure.text(0.51, 0.505, facts["right_caption"], fontsize=8.5, va="top", color="#5a6670")
+    axis = figure.add_axes((0.27, 0.33, 0.56, 0.13))
+    shares = facts["shares"][::-1]
+    drawn = axis.barh([title for title, _, _ in shares], [share for _, share, _ in shares], color="#0b7a75", height=0.6)
+    axis.bar_label(drawn, [text for _, _, text in shares], padding=4, fontsize=9)
+    axis.set(xlim=(0, 1.1), xticks=[])
+    axis.tick_params(length=0, labelsize=9.5)
+    axis.spines[:].set_visible(False)
+    rows = [("Label set", facts["label_set"]), *facts["rows"]]
+    for number, (key, value) in enumerate(rows):
+        y = 0.30 - 0.0175 * number
+        figure.text(0.09, y, key, fontsize=9, va="top", color="#5a6670")
+        figure.text(0.27, y, value, fontsize=9, va="top")
+    if case.measured:
+        _paragraph(figure, 0.30 - 0.0175 * len(rows) - 0.012, case.measured)
+    _paragraph(figure, 0.075, facts["limits"])
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="pdf", metadata={"Title": "tumorlens report", "CreationDate": None})
+    return buffer.getvalue()
+
+
+def _paragraph(figure: Any, y: float, text: str) -> None:
+    import textwrap
+
+    figure.text(0.09, y, "\n".join(textwrap.wrap(text, 112)), fontsize=9, va="top", linespacing=1.35)
+
+
+def _facts(case: Case) -> dict[str, Any]:
+    item = case.item.answer.prediction
+    assert case.item.picture is not None  # an answer has its picture
+    height, width = case.item.picture.pixels.shape
+    region = case.item.finding(case.card.region.threshold) if case.card.region else None
+    ranked = sorted(zip(item.probabilities, item.classes, strict=True), reverse=True)
+    spacing = case.item.picture.spacing
+    rows = [
+        ("Evidence region", _region(region)),
+        ("Slice", f"{width} × {height} pixels" + (f", {spacing[0]:.3g} × {spacing[1]:.3g} mm" if spacing else "")),
+        ("Model", f"{case.card.name}, made {case.card.created[:10]}, temperature {case.card.temperature:.3f}"),
+        ("SHA-256 of the model", case.card.files.get(ONNX, "")[:32] + "…"),
+        ("Software", f"tumorlens {__version__}"),
+    ]
+    if case.name:
+        rows.insert(0, ("File", case.name))
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "disclaimer": DISCLAIMER,
+        "answer": f"{class_title(item.predicted)}, {item.confidence:.1%}",
+        "verdict": "Too uncertain to count as an answer." if item.status == "refused" else
+                   "The most probable of four classes, by the model; no diagnosis.",
+        "left_caption": "The slice" + ("; outlined: where the model sees tumour" if region else ""),
+        "right_caption": _MAPS[case.way].capitalize() if case.way == "region" else
+                         f"{_MAPS[case.way]}, for {class_title(case.target).lower()}",
+        "shares": [(class_title(name), share, f"{share:.1%}") for share, name in ranked],
+        "label_set": ", ".join(class_title(name) for name in item.label_set) or "none at this coverage",
+        "rows": rows,
+        "measured": case.measured,
+        "limits": "A heatmap shows where the network found its evidence; an evidence region is no segmentation. "
+        "Tumours and healthy heads of the training data come largely from different sources.",
+    }  # fmt: skip
+
+
+def _region(found: Any) -> str:
+    if found is None:
+        return "none"
+    size = f"{found.area_mm2:.0f} mm²" if found.area_mm2 else f"{found.area / found.mask.size:.1%} of the picture"
+    return f"{found.place} of the picture, {size}; no segmentation"
+
+
+def _pictures(case: Case) -> tuple[Any, Any]:
+    """The slice with its outline, and its map, RGB arrays (h, w, 3)."""
+    assert case.item.picture is not None
+    grey = np.repeat(to_grey(case.item.picture.pixels)[..., None], 3, axis=2)
+    region = case.item.finding(case.card.region.threshold) if case.card.region else None
+    left = outlined(grey, region.mask) if region else grey
+    return left, np.asarray(case.item.overlay(case.target, way=case.way))
+
+
+def _data_uri(picture: Any) -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+@cache
+def _template() -> Any:
+    from jinja2 import Environment
+
+    return Environment(autoescape=True).from_string(PAGE.read_text(encoding="utf-8"))

@@ -197,9 +197,9 @@ def test_results_show_tables_and_compare(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_learning_follows_a_picture_and_a_split() -> None:
     page = opened("learn")
     assert not page.exception
-    assert len(page.get("imgs")) >= 8
+    assert len(page.get("image")) >= 8
     alone, alike = simulate(0.0), simulate(0.9)
-    assert alike[0] > 0.9 > 0.75 > alike[1]  # recognising patients looks like knowing classes
+    assert alike[0] > 0.9 and alike[1] < 0.8  # recognising patients looks like knowing classes
     assert abs(alone[0] - alone[1]) < 0.15
 
 

@@ -15,7 +15,7 @@ from tumorlens.data.predictions import read_predictions
 from tumorlens.evaluate.evaluation import evaluate_run
 from tumorlens.evaluate.model_card import PAGE, write_model_card
 from tumorlens.evaluate.results import card_metrics
-from tumorlens.model.bundle import ONNX, Card, load_card, write_card
+from tumorlens.model.bundle import INT8, ONNX, Card, load_card, write_card
 
 REFERENCE = Path(__file__).parent.parent / "src" / "tumorlens" / "reference"
 NAME = "tumorlens-reference-3"
@@ -32,7 +32,8 @@ def main(run: Path, licence: Path) -> None:
     tested = [item for item in read_predictions(run / "predictions.csv") if item.split == "test"]
     trained: Card = load_card(run / "bundle", needs=ONNX)
     REFERENCE.mkdir(exist_ok=True)
-    shutil.copy(run / "bundle" / ONNX, REFERENCE / ONNX)
+    for name in (ONNX, *(INT8 if trained.int8 else ())):
+        shutil.copy(run / "bundle" / name, REFERENCE / name)
     card = trained.model_copy(
         update={
             "name": NAME,
@@ -50,7 +51,7 @@ def main(run: Path, licence: Path) -> None:
     (REFERENCE / "TESTED_PATIENTS.txt").write_text("\n".join(groups) + "\n", encoding="utf-8")
     today = datetime.now(UTC).date().isoformat()
     notice = (
-        f"NOTICE. model.onnx is a derivative of {WEIGHTS.replace('`', '')}, {ORIGINAL}.\n"
+        f"NOTICE. model.onnx and its 8-bit form are derivatives of {WEIGHTS.replace('`', '')}, {ORIGINAL}.\n"
         f"It was changed: decompressed, batch norms split again, and fine-tuned on brain MRI slices by the tumorlens "
         f"authors; date of the change: {today}.\nThe Work is available under the licence below, which applies to the "
         "derivative as well: no commercial use. Data sets and their licences are named in MODEL_CARD.md.\n"

@@ -48,8 +48,8 @@ def case_pdf(case: Case) -> bytes:
     figure = Figure(figsize=(8.27, 11.69))
     FigureCanvasPdf(figure)
 
-    def write(y: float, text: str, size: float = 9.5, **more: Any) -> None:
-        figure.text(0.09, y, text, fontsize=size, va="top", wrap=True, **more)
+    def write(y: float, text: str, size: float, **more: Any) -> None:
+        figure.text(0.09, y, text, fontsize=size, va="top", **more)
 
     write(0.955, "tumorlens", 11, color="#0b7a75", weight="bold")
     figure.text(0.91, 0.955, facts["date"], fontsize=9, va="top", ha="right", color="#5a6670")
@@ -60,8 +60,8 @@ def case_pdf(case: Case) -> bytes:
         axis = figure.add_axes((place, 0.52, 0.40, 0.30))
         axis.imshow(picture)
         axis.set_axis_off()
-    figure.text(0.09, 0.505, facts["left_caption"], fontsize=8.5, va="top", color="#5a6670")
-    figure.text(0.51, 0.505, facts["right_caption"], fontsize=8.5, va="top", color="#5a6670")
+    for place, caption in ((0.09, facts["left_caption"]), (0.51, facts["right_caption"])):
+        _paragraph(figure, place, 0.512, caption, 46, color="#5a6670")
     axis = figure.add_axes((0.27, 0.33, 0.56, 0.13))
     shares = facts["shares"][::-1]
     drawn = axis.barh([title for title, _, _ in shares], [share for _, share, _ in shares], color="#0b7a75", height=0.6)
@@ -75,17 +75,17 @@ def case_pdf(case: Case) -> bytes:
         figure.text(0.09, y, key, fontsize=9, va="top", color="#5a6670")
         figure.text(0.27, y, value, fontsize=9, va="top")
     if case.measured:
-        _paragraph(figure, 0.30 - 0.0175 * len(rows) - 0.012, case.measured)
-    _paragraph(figure, 0.075, facts["limits"])
+        _paragraph(figure, 0.09, 0.30 - 0.0175 * len(rows) - 0.012, case.measured)
+    _paragraph(figure, 0.09, 0.075, facts["limits"], color="#5a6670")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="pdf", metadata={"Title": "tumorlens report", "CreationDate": None})
     return buffer.getvalue()
 
 
-def _paragraph(figure: Any, y: float, text: str) -> None:
+def _paragraph(figure: Any, x: float, y: float, text: str, width: int = 100, color: str = "black") -> None:
     import textwrap
 
-    figure.text(0.09, y, "\n".join(textwrap.wrap(text, 112)), fontsize=9, va="top", linespacing=1.35)
+    figure.text(x, y, "\n".join(textwrap.wrap(text, width)), fontsize=9, va="top", linespacing=1.35, color=color)
 
 
 def _facts(case: Case) -> dict[str, Any]:

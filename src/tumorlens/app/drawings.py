@@ -10,7 +10,8 @@ LINES: dict[str, tuple[str, str]] = {
     "glioma": ("#d55e00", ""), "meningioma": ("#0072b2", "7 3"), "no_tumor": ("#7f7f7f", "2 3"),
     "pituitary": ("#009e73", "9 3 2 3"),
 }  # fmt: skip
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 720, 190, 44, 132, 12, 34
+_INK = "#7c8791"  # read on white and on black
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 860, 200, 44, 160, 12, 34
 
 
 def bars(prediction: Prediction) -> str:
@@ -43,13 +44,13 @@ def profile(predictions: Sequence[Prediction], frames: Sequence[int], shown: int
         return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (1 - share)
 
     parts = [
-        f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(v):.1f}" y2="{y(v):.1f}" stroke="currentColor" '
+        f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(v):.1f}" y2="{y(v):.1f}" stroke="{_INK}" '
         f'stroke-opacity=".15"/><text x="{_LEFT - 8}" y="{y(v) + 4:.1f}" text-anchor="end">{v:.0%}</text>'
         for v in (0, 0.5, 1)
     ]
     parts += [_curve(predictions, frames, number, x, y) for number in range(len(classes))]
     parts.append(
-        f'<line x1="{x(shown):.1f}" x2="{x(shown):.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}" stroke="currentColor" '
+        f'<line x1="{x(shown):.1f}" x2="{x(shown):.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}" stroke="{_INK}" '
         f'stroke-width="1.5"/><text x="{x(shown):.1f}" y="{_HEIGHT - 14}" text-anchor="middle">slice {shown + 1}</text>'
     )
     for number, name in enumerate(classes):
@@ -62,8 +63,8 @@ def profile(predictions: Sequence[Prediction], frames: Sequence[int], shown: int
         )
     about = f"Probability of {', '.join(class_title(name) for name in classes)} along {count} slices"
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(about)}" '
-        f'style="width:100%;height:auto;font:12px sans-serif" fill="currentColor">{"".join(parts)}</svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}" '
+        f'font-family="sans-serif" font-size="12" fill="{_INK}"><title>{escape(about)}</title>{"".join(parts)}</svg>'
     )
 
 

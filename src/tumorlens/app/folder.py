@@ -62,7 +62,7 @@ def page() -> None:
     if not rows:
         st.info(words.FOLDER_EMPTY)
         if st.button("Try it with the examples", key="try"):
-            _answer([(f"{item.key}{item.path.suffix}", item.path.read_bytes()) for item in EXAMPLES], rows, predictor)
+            _answer([(item.path.name, item.path.read_bytes()) for item in EXAMPLES], rows, predictor)
             st.rerun()
         return
     shown = _filtered(list(rows.values()))

@@ -57,10 +57,10 @@ def page() -> None:
         }
         for name, values, share in zip(item.classes, answer.evidence, item.probabilities, strict=True)
     ])  # fmt: skip
-    st.markdown(words.STEP_GRADCAM)
-    st.latex(r"\text{map}_c = \max\!\Big(0,\; p_c\,\big(M_c - \textstyle\sum_j p_j M_j\big)\Big)\,/\,(T\,h\,w)")
+    told, coarse, fine = st.columns([2, 1, 1])
+    told.markdown(words.STEP_GRADCAM)
+    told.latex(r"\text{map}_c = \max\!\Big(0,\; p_c\,\big(M_c - \textstyle\sum_j p_j M_j\big)\Big)\,/\,(T\,h\,w)")
     heat = gradcam(answer.evidence, item.probabilities, item.classes, item.predicted, temperature=answer.temperature)
-    coarse, fine = st.columns(2)
     said = f"The map of {class_title(item.predicted).lower()}, cell by cell"
     coarse.image(_signed(heat.values, float(heat.values.max()) or 1.0), caption=said, width="stretch", alt=said)
     shown = Explained(answer, picture)

@@ -20,7 +20,14 @@ MODELS_VARIABLE = "TUMORLENS_MODELS"
 TYPES = sorted({suffix.rpartition(".")[2] for suffix in (*SUFFIXES, *ARCHIVES)})
 STYLE = """
 <style>
-.block-container { padding-top: 4.2rem; max-width: 1180px; }
+.block-container { padding-top: 4rem; max-width: 1180px; }
+.block-container h1 { font-size: 2rem; padding: .2rem 0 0; }
+[data-testid=stCaptionContainer], [data-testid=stImageCaption] { color: inherit !important; opacity: .82; }
+[data-testid=stCaptionContainer] p, [data-testid=stImageCaption] p { color: inherit !important; }
+.st-key-gallery [data-testid=stHorizontalBlock] { flex-wrap: wrap; gap: .5rem; }
+.st-key-gallery [data-testid=stColumn] { min-width: 3.6rem; max-width: 6rem; flex: 1 1 3.6rem; width: auto; }
+.st-key-gallery [data-testid=stVerticalBlock] { gap: .1rem; }
+.st-key-gallery button { min-height: 2rem; padding: 0; } .st-key-gallery button p { font-size: .86rem; }
 .tl-banner { border-left: 4px solid #c77700; background: rgba(199,119,0,.10); padding: .4rem .8rem; font-size: .9rem; }
 .tl-answer { font-size: 1.9rem; font-weight: 650; line-height: 1.2; margin: .1rem 0; }
 .tl-soft { color: color-mix(in srgb, currentColor 78%, transparent); font-size: .92rem; }

@@ -104,7 +104,7 @@ def _grid(grid: Grid) -> None:
         return
     st.markdown(f"**{grid.title}**")
     cells = [dict(zip(grid.heads, map(_cell, row), strict=True)) for row in grid.rows]
-    st.dataframe(cells, hide_index=True, alt=grid.title)
+    st.dataframe(cells, hide_index=True, height="content", alt=grid.title)
     if grid.note:
         st.caption(grid.note)
 
@@ -124,7 +124,8 @@ def _plots(found: Evaluation) -> None:
     for start in range(0, len(drawn), 2):
         for column, (title, svg) in zip(st.columns(2), list(drawn.items())[start : start + 2], strict=False):
             with column:
-                st.image(svg, width="stretch", alt=title)
+                # Drawn in black: on a dark page they need their paper.
+                st.image(svg.replace("<svg ", '<svg style="background:#fff" ', 1), width="stretch", alt=title)
 
 
 def _confusion(found: Evaluation, folder: Path | None) -> None:

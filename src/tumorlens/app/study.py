@@ -87,11 +87,14 @@ def _example() -> Study:
 
 def _gallery() -> None:
     st.html(f"<div>{words.OR_EXAMPLE} <span class='tl-soft'>{words.SYNTHETIC}</span></div>")
-    for start in range(0, len(EXAMPLES), 4):
-        for column, example in zip(st.columns(4), EXAMPLES[start : start + 4], strict=False):
+    with st.container(key="gallery"):
+        for column, example in zip(st.columns(len(EXAMPLES), gap="small"), EXAMPLES, strict=True):
             with column:
                 st.image(str(example.thumbnail), width="stretch", alt=f"Example: {example.title}")
-                st.button(example.title, key=f"example_{example.key}", on_click=_take, args=(example,), width="stretch")
+                st.button(
+                    example.title, key=f"example_{example.key}", on_click=_take, args=(example,), width="stretch",
+                    type="tertiary", help=example.note,
+                )  # fmt: skip
 
 
 def _take(example: Example) -> None:
@@ -106,7 +109,8 @@ def _place(study: Study, predictor: Predictor) -> int:
     place = st.slider("Slice", 1, count, found.strongest + 1, key=f"slice_{study.key}") - 1
     with st.container(border=True):
         st.markdown(f"**{words.PROFILE}.** {words.STRONGEST}")
-        st.html(drawings.profile([item.prediction for item in found.answers], found.places, place, count))
+        drawn = drawings.profile([item.prediction for item in found.answers], found.places, place, count)
+        st.image(drawn, width="stretch", alt=f"Probability of each class along {count} slices")
     return place
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tumorlens.app import drawings, parts, words
+from tumorlens.data.preprocess import resize
 from tumorlens.explain.overlay import contoured, outlined, overlay, to_grey
 from tumorlens.pipeline import Explained, Way
 from tumorlens.records import Float32, Prediction, class_title
@@ -20,6 +21,7 @@ WAYS: dict[Way, str] = {"gradcam": "Grad-CAM", "sharp": "sharpened", "region": "
 Drawn = Literal["colour", "contour", "compare"]
 DRAWN: dict[Drawn, str] = {"colour": "Colour", "contour": "Contour", "compare": "Before / after"}
 _NOTHING = ""
+_CLEAR = 480  # pixels of width
 
 
 def show(item: Explained, name: str, note: str, predictor: Predictor, key: str) -> None:
@@ -83,22 +85,20 @@ def _pictures(item: Explained, predictor: Predictor, target: str, against: str, 
     assert item.picture is not None
     pixels = item.picture.pixels
     picture, map_side = st.columns(2)
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        drawn = st.segmented_control(
-            "Map as", get_args(Drawn), default="colour", format_func=DRAWN.__getitem__, key="drawn", required=True,
-            bind="query-params",
-        )  # fmt: skip
-        opacity = st.slider(
-            "Opacity", 0, 100, 55, step=5, format="%d %%", key="opacity", bind="query-params",
-            disabled=drawn == "contour", width=190,
-        )  # fmt: skip
-        low, high = st.slider("Grey values", 0, 100, (0, 100), format="%d %%", key="range", help=words.RANGE_HELP,
-                              width=190)  # fmt: skip
+    drawn = st.segmented_control(
+        "Map as", get_args(Drawn), default="colour", format_func=DRAWN.__getitem__, key="drawn", required=True,
+        bind="query-params",
+    )  # fmt: skip
+    left, right = st.columns(2)
+    opacity = left.slider(
+        "Opacity", 0, 100, 55, step=5, format="%d %%", key="opacity", bind="query-params", disabled=drawn == "contour"
+    )
+    low, high = right.slider("Grey values", 0, 100, (0, 100), format="%d %%", key="range", help=words.RANGE_HELP)
     shown = _windowed(pixels, low, high)
     values = item.heatmap("" if way == "region" else target, way=way, against="" if way == "region" else against)
     plain, said = _with_region(item, shown, predictor)
     what = _map_caption(target, against, way)
-    map_picture = contoured(shown, values) if drawn == "contour" else overlay(shown, values, opacity / 100)
+    map_picture = _contour(shown, values) if drawn == "contour" else overlay(shown, values, opacity / 100)
     if drawn == "compare":
         with picture.container():
             share = st.slider("Before / after", 0, 100, 50, format="%d %%", key="wipe", label_visibility="collapsed")
@@ -123,6 +123,20 @@ def _windowed(pixels: Float32, low: int, high: int) -> Float32:
     return np.clip(grey, 2.55 * low, max(2.55 * high, 2.55 * low + 1))
 
 
+def _enlarged(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A small picture at a whole multiple of its size: lines drawn into it are then thin."""
+    factor = max(1, round(_CLEAR / grey.shape[1]))
+    if factor == 1:
+        return grey
+    size = (grey.shape[1] * factor, grey.shape[0] * factor)
+    return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC))
+
+
+def _contour(shown: Float32, values: Float32) -> Image.Image:
+    large = _enlarged(to_grey(shown)).astype(np.float32)
+    return contoured(large, resize(values, *large.shape))
+
+
 def _wiped(grey: NDArray[np.uint8], right: Image.Image, share: int) -> Image.Image:
     """The slice up to a share of the width, its map from there on, and a line between."""
     mixed = np.asarray(right).copy()
@@ -141,7 +155,7 @@ def _map_caption(target: str, against: str, way: Way) -> str:
 
 def _with_region(item: Explained, shown: Float32, predictor: Predictor) -> tuple[NDArray[np.uint8], str]:
     """The slice, with the outline of its evidence region where there is one, and what to write below."""
-    grey = to_grey(shown)
+    grey = _enlarged(to_grey(shown))
     region = predictor.card.region
     found = item.finding(region.threshold) if region else None
     if found is None:

@@ -17,7 +17,7 @@ NOT_A_BRAIN = (
 UNCERTAIN = "Too uncertain to count as an answer."
 RULED_OUT = "The other classes are ruled out, as far as 9 in 10 such slices go."
 EMPTY_MAP = "The map is empty: nothing in this picture speaks for this class more than for the others."
-BARS = "Calibrated probabilities of the four classes; they add up to 100 %."
+BARS = "Calibrated probabilities of the four classes; they add up to 100%."
 
 MAP_HELP = (
     "Grad-CAM shows what the answer rests on, on a coarse grid. Sharpened, it is kept where the model sees tumour on "

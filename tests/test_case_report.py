@@ -1,0 +1,44 @@
+"""The one-page report of a slice."""
+
+import io
+import re
+
+import pytest
+
+from tumorlens.case_report import Case, case_html, case_pdf
+from tumorlens.data.readers import read_slices
+from tumorlens.examples import EXAMPLES
+from tumorlens.pipeline import REFERENCE, Explained
+from tumorlens.runtime.predictor import Predictor
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    predictor = Predictor(REFERENCE)
+    example = next(item for item in EXAMPLES if item.key == "sellar_mass")
+    (picture,) = read_slices(example.path)
+    item = Explained(predictor.predict([picture])[0], picture)
+    return Case(item, predictor.card, item.answer.prediction.predicted, "sharp", measured="right in 0.94 of 35 slices")
+
+
+def test_the_page_says_all_and_loads_nothing(case: Case) -> None:
+    text = case_html(case).decode()
+    for part in ("Pituitary tumour, 9", "Not a medical device", case.card.name, "right in 0.94", "no segmentation"):
+        assert part in text
+    assert text.count("data:image/png;base64,") == 2
+    assert not re.search(r"(src|href)=.(?!data:)", text)
+
+
+def test_a_name_is_in_it_only_where_it_was_asked_for_and_is_escaped(case: Case) -> None:
+    from dataclasses import replace
+
+    assert "sellar_mass" not in case_html(case).decode()
+    named = case_html(replace(case, name="<b>Jane</b>.dcm")).decode()
+    assert "&lt;b&gt;Jane&lt;/b&gt;.dcm" in named and "<b>Jane" not in named
+
+
+def test_the_pdf_is_one_page(case: Case) -> None:
+    data = case_pdf(case)
+    assert data.startswith(b"%PDF")
+    assert len(re.findall(rb"/Type /Page\b", data)) == 1
+    assert len(data) < 1_000_000 and io.BytesIO(data).read(4)

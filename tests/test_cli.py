@@ -223,3 +223,74 @@ def test_training_survives_ctrl_c_and_resumes(drawn_manifest: Path, tmp_path: Pa
     assert again.returncode == 0, again.stdout + again.stderr
     assert "epoch 3/3" in again.stdout and "epoch 1/3" not in again.stdout
     assert (out / "metrics.json").is_file() and (out / "bundle" / "model.onnx").is_file()
+
+
+def test_help_needs_none_of_the_heavy_libraries() -> None:
+    code = (
+        "import sys\nfrom tumorlens.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'numpy', 'scipy', 'torch', 'openvino', 'PIL', 'pydantic', 'tyro'} & set(sys.modules)\n"
+        "sys.exit(','.join(sorted(heavy)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "predict" in done.stdout and "explain score" in done.stdout
+
+
+def test_predicting_needs_no_scipy_sklearn_or_streamlit(tiny_run: Path, drawn_folder: Path, tmp_path: Path) -> None:
+    picture = next((drawn_folder / "images").iterdir())
+    call = ["predict", str(picture), "--model", str(tiny_run / "bundle"), "--out", str(tmp_path / "a.csv")]
+    code = (
+        f"import sys\nfrom tumorlens.cli import main\nassert main({call!r}) == 0\n"
+        "heavy = {'scipy', 'sklearn', 'streamlit', 'torch', 'matplotlib', 'pandas', 'pyarrow'} & set(sys.modules)\n"
+        "sys.exit(','.join(sorted(heavy)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_killed_prediction_resumes_to_the_same_table_and_maps(tiny_run: Path, tmp_path: Path, suffix: str) -> None:
+    inputs = tmp_path / "in"
+    inputs.mkdir()
+    for number in range(120):
+        picture = draw_head(CLASSES[number % 4], number, number % 3, side=128)
+        (inputs / f"{number % 40}").mkdir(exist_ok=True)
+        Image.fromarray(picture).save(inputs / f"{number % 40}" / f"slice{number // 60}.png")  # names that collide
+    (inputs / "3" / "bad.png").write_text("no picture")
+
+    def call(name: str) -> list[str]:
+        out, maps = tmp_path / f"{name}.{suffix}", tmp_path / f"{name}_maps"
+        places = ["--out", str(out), "--heatmaps", str(maps)]
+        return ["predict", str(inputs), "--model", str(tiny_run / "bundle"), *places, "--answer-all"]
+
+    assert main(call("whole")) == 1
+    begun = tmp_path / f"killed.{suffix}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tumorlens", *call("killed")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while process.poll() is None and not (begun.is_file() and begun.read_bytes().count(b"\n") > 12):
+        pass
+    process.kill()
+    process.wait()
+    assert main([*call("killed"), "--resume"]) == 1
+    assert begun.read_bytes() == (tmp_path / f"whole.{suffix}").read_bytes()
+    maps = [sorted(path.name for path in (tmp_path / f"{name}_maps").iterdir()) for name in ("whole", "killed")]
+    assert maps[0] == maps[1] and len(maps[0]) > 100
+    for name in maps[0]:
+        assert (tmp_path / "whole_maps" / name).read_bytes() == (tmp_path / "killed_maps" / name).read_bytes()
+    assert main([*call("killed"), "--resume"]) == 0  # complete: nothing to do
+
+
+def test_an_unfinished_table_is_not_replaced_unasked(
+    tiny_run: Path, drawn_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a.csv"
+    out.write_text("input\n")
+    out.with_name("a.csv.unfinished.json").write_text("{}")
+    call = ["predict", str(drawn_folder / "images"), "--model", str(tiny_run / "bundle"), "--out", str(out)]
+    assert main(call) == 1
+    assert "--resume to go on" in capsys.readouterr().err
+    assert main([*call, "--resume"]) == 1
+    assert "was begun with" in capsys.readouterr().err
+    assert main([*call, "--overwrite"]) == 0

@@ -16,6 +16,7 @@ from tumorlens.errors import InputError, TumorlensError
 from tumorlens.explain.finding import EvidenceRegion, evidence_region
 from tumorlens.explain.gradcam import gradcam
 from tumorlens.explain.overlay import overlay
+from tumorlens.explain.png import write_png
 from tumorlens.explain.sharpen import contrast, sharpen
 from tumorlens.ordered import in_order
 from tumorlens.records import Float32, Prediction, Slice
@@ -189,7 +190,7 @@ class MapFolder:
         name = self.name(item.answer.prediction.source, item.answer.prediction.frame)
         # Who opens the map opens the file beside it, whose slices may not be stored upright.
         np.save(self._folder / f"{name}.npy", turn_back(shown, item.picture.orientation))
-        overlay(item.picture.pixels, shown).save(self._folder / f"{name}.png", compress_level=1)
+        write_png(self._folder / f"{name}.png", np.asarray(overlay(item.picture.pixels, shown)))
         return name
 
     def name(self, address: str, frame: int) -> str:

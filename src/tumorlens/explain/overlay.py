@@ -25,12 +25,17 @@ def overlay(pixels: Float32, values: Float32, opacity: float = 0.5) -> Image.Ima
     Returns:
         An RGB image of the picture's size.
     """
-    grey = to_grey(pixels).astype(np.float32)[..., None]
+    grey = to_grey(pixels)
+    drawn = np.repeat(grey[..., None], 3, axis=2)
     peak = float(values.max())
-    strength = values / peak if peak > 0 else np.zeros_like(values)
-    alpha = (opacity * np.sqrt(strength))[..., None]
-    mixed = grey + (colour(strength) - grey) * alpha
-    return Image.fromarray(np.clip(mixed + 0.5, 0, 255).astype(np.uint8))
+    rows, columns = (np.flatnonzero((values > 0).any(axis=axis)) for axis in (1, 0))
+    if peak > 0 and rows.size:  # most of a map is often empty: there the picture stays
+        box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        level = _level(values[box] / np.float32(peak))
+        alpha = np.float32(opacity) * np.sqrt(np.linspace(0, 1, len(_COLOURS), dtype=np.float32))[:, None]
+        mixed = grey[box][..., None] * (1 - alpha)[level] + (_COLOURS * alpha)[level]
+        drawn[box] = (mixed + np.float32(0.5)).astype(np.uint8)
+    return Image.fromarray(drawn)
 
 
 def contoured(pixels: Float32, values: Float32, levels: tuple[float, ...] = (0.25, 0.5, 0.75)) -> Image.Image:
@@ -98,8 +103,13 @@ def to_grey(pixels: Float32) -> NDArray[np.uint8]:
 
 def colour(strength: Float32) -> Float32:
     """Values in [0, 1] (…) to RGB (…, 3) in 0…255, along matplotlib's inferno, perceptually even."""
+    return np.asarray(_COLOURS[_level(strength)])
+
+
+def _level(strength: Float32) -> NDArray[np.intp]:
+    """The row of the table of colours for values in [0, 1]."""
     steps = np.clip(strength, 0, 1) * np.float32(len(_COLOURS) - 1) + np.float32(0.5)
-    return np.asarray(_COLOURS[steps.astype(np.intp)])
+    return np.asarray(steps.astype(np.intp))
 
 
 # Seventeen stops of inferno: enough for the eye, and no plotting library at start-up.

@@ -18,7 +18,7 @@ from tumorlens.runtime.engine import Engine, load_engine
 Progress = Callable[[str, int, int], None]
 CALIBRATED_ON = 300
 CHECKED_ON = 400
-_LEAST = 20  # slices of either kind
+_LEAST = 10  # slices of either kind
 _BATCH = 16
 # Parts that keep 32 bits: the first convolution, whose rounding moves what tells brain MRI from other pictures, and
 # the products after the pooling, which cost nothing.
@@ -39,7 +39,7 @@ def quantise(bundle: Path, manifest: Path, fold: str | None, progress: Progress)
 
     Raises:
         BundleError: no bundle there, or it was changed.
-        ManifestError: fewer than 20 training or validation slices.
+        ManifestError: fewer than 10 training or validation slices.
     """
     card = load_card(bundle, needs=ONNX)
     samples = read_manifest(manifest)

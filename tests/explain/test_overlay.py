@@ -1,0 +1,79 @@
+"""Pictures of maps: what they show, and the bytes they are written as."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.conftest import draw_head
+from tumorlens.explain.overlay import colour, contoured, overlay, to_grey
+from tumorlens.explain.png import write_png
+
+
+@pytest.fixture
+def head() -> np.ndarray:
+    return draw_head("glioma", 1, 1).astype(np.float32)
+
+
+def blob(side: int = 96) -> np.ndarray:
+    row, column = np.mgrid[:side, :side]
+    return np.maximum(0, 1 - np.hypot(row - 30, column - 60) / 12).astype(np.float32) * 7
+
+
+def test_where_the_map_is_empty_the_picture_shows_unchanged(head: np.ndarray) -> None:
+    values = blob()
+    drawn = np.asarray(overlay(head, values, 0.8))
+    grey = np.repeat(to_grey(head)[..., None], 3, axis=2)
+    assert np.array_equal(drawn[values == 0], grey[values == 0])
+    assert np.array_equal(np.asarray(overlay(head, np.zeros_like(head))), grey)
+
+
+def test_at_the_peak_colour_and_picture_are_mixed_by_the_opacity(head: np.ndarray) -> None:
+    values = blob()
+    peak = np.unravel_index(values.argmax(), values.shape)
+    for opacity in (0.0, 0.3, 1.0):
+        drawn = np.asarray(overlay(head, values, opacity), dtype=float)
+        expected = (1 - opacity) * to_grey(head)[peak] + opacity * colour(np.ones(1, dtype=np.float32))[0]
+        assert np.allclose(drawn[peak], expected, atol=1)
+
+
+def test_colours_run_from_dark_to_light() -> None:
+    brightness = colour(np.linspace(0, 1, 50, dtype=np.float32)) @ np.array([0.2126, 0.7152, 0.0722])
+    assert (np.diff(brightness) > 0).all()
+
+
+def test_contours_leave_the_anatomy_inside_as_it_is(head: np.ndarray) -> None:
+    values = blob()
+    drawn = np.asarray(contoured(head, values, (0.5,)))
+    grey = np.repeat(to_grey(head)[..., None], 3, axis=2)
+    changed = (drawn != grey).any(axis=2)
+    inside = values >= 0.5 * values.max()
+    assert changed.any() and not changed[~inside].any()
+    assert not changed[30, 60]  # the peak itself
+    assert np.array_equal(np.asarray(contoured(head, np.zeros_like(head))), grey)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_png_is_read_back_as_it_was_by_another_program(height: int, width: int, seed: int) -> None:
+    import tempfile
+
+    picture = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.png"
+        write_png(path, picture)
+        with Image.open(path) as image:
+            image.load()
+            assert image.mode == "RGB" and np.array_equal(np.asarray(image), picture)
+
+
+def test_png_bytes_depend_on_the_picture_alone_and_are_few(head: np.ndarray, tmp_path: Path) -> None:
+    picture = np.asarray(overlay(head, blob()))
+    for name in ("a", "b"):
+        write_png(tmp_path / f"{name}.png", picture)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    Image.fromarray(picture).save(tmp_path / "pillow.png", compress_level=1)
+    assert (tmp_path / "a.png").stat().st_size < 1.2 * (tmp_path / "pillow.png").stat().st_size

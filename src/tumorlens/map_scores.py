@@ -1,7 +1,7 @@
 """How well maps find tumours that the model never saw, beside what knows nothing: `tumorlens explain score`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from tumorlens.explain.faithfulness import faithfulness
 from tumorlens.explain.gradcam import gradcam
 from tumorlens.explain.scores import LEVELS, Localisation, localise
 from tumorlens.explain.sharpen import sharpen
-from tumorlens.records import Better, Estimate, Float32, Sample
+from tumorlens.records import Better, Estimate, Float32, Sample, class_title
 from tumorlens.runtime.predictor import Outputs, Predictor
 
 Progress = Callable[[str, int, int], None]
 BATCH = 16
+LEAST_GROUPS = 5  # of a part that has figures
+Column = np.ndarray[Any, np.dtype[np.float64]]
 #: A map (size, size) of one prepared square: from the square, the graph's outputs for it, and its class number.
 Draw = Callable[[Float32, "Shown"], Float32]
 FIGURES: dict[str, tuple[str, Better]] = {
@@ -30,6 +32,7 @@ FIGURES: dict[str, tuple[str, Better]] = {
     "energy": ("share of the map in it", "higher"),
     "precision": ("average precision", "higher"),
     "distance": ("peak's distance (head widths)", "lower"),
+    "outside": ("share outside the head", "lower"),
     "dice": ("Dice", "higher"),
     "iou": ("IoU", "higher"),
     "deletion": ("deletion", "lower"),
@@ -53,21 +56,30 @@ class Shown:
 
 @dataclass(frozen=True)
 class MapScores:
-    """The figures of one method; `level` is the share of the maximum at which it is outlined, chosen on validation."""
+    """The figures of one method; `level` is the share of the maximum at which it is outlined, chosen on validation.
+
+    `parts` has `peak`, `energy` and `dice` of parts of the slices: by class, source, plane, size, right and wrong.
+    """
 
     method: str
     level: float
     figures: Mapping[str, Estimate]
+    parts: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A prepared square (size, size), the tumour's mask on it, what the graph says of it, and whose it is."""
+    """A prepared square (size, size), the tumour's mask on it, what the graph says of it, and the row it is of."""
 
     square: Float32
     mask: np.ndarray[Any, np.dtype[np.bool_]]
     shown: Shown
-    group: str
+    sample: Sample
+
+    @property
+    def group(self) -> str:
+        """Whose it is."""
+        return self.sample.patient_group
 
 
 def graph_methods(predictor: Predictor) -> dict[str, Draw]:
@@ -138,7 +150,8 @@ def score_maps(
     for number, (name, draw) in enumerate(methods.items()):
         progress("scoring methods", number, len(methods))
         level = _best_level([score_case(case, draw) for case in cases["val"]])
-        rows.append(MapScores(name, LEVELS[level], _figures(cases["test"], draw, level, predictor, every)))
+        figures, parts = _figures(cases["test"], draw, level, predictor, every)
+        rows.append(MapScores(name, LEVELS[level], figures, parts))
     chance = np.array([case.mask.mean() for case in cases["test"]])
     bootstrap = PatientBootstrap([case.group for case in cases["test"]])
     return [*rows, MapScores("chance", 1.0, {"peak": bootstrap.estimate(mean(chance))})]
@@ -168,7 +181,7 @@ def cases_of(
             assert mask is not None
             inside = to_square(mask.astype(np.float32), geometry, settings.size) > 0.5
             if inside.any():
-                yield Case(square, inside, answer, item.patient_group)
+                yield Case(square, inside, answer, item)
 
 
 def explained(predictor: Predictor, squares: Float32, chosen: int | None = None) -> list[Shown]:
@@ -198,12 +211,14 @@ def _best_level(found: Sequence[Localisation]) -> int:
     return int(np.mean([item.dice for item in found], axis=0).argmax())
 
 
-def _figures(cases: Sequence[Case], draw: Draw, level: int, predictor: Predictor, every: int) -> dict[str, Estimate]:
+def _figures(
+    cases: Sequence[Case], draw: Draw, level: int, predictor: Predictor, every: int
+) -> tuple[dict[str, Estimate], dict[str, dict[str, Estimate]]]:
     found = [score_case(case, draw) for case in cases]
     values = {
         **{
             name: [getattr(item, name) for item in found]
-            for name in ("peak", "near", "energy", "precision", "distance")
+            for name in ("peak", "near", "energy", "precision", "distance", "outside")
         },
         "dice": [item.dice[level] for item in found],
         "iou": [item.iou[level] for item in found],
@@ -212,7 +227,30 @@ def _figures(cases: Sequence[Case], draw: Draw, level: int, predictor: Predictor
     if every:
         some = cases[::every]
         figures |= _estimates(some, _behaviour(some, draw, predictor))
-    return figures
+    parts = {}
+    for name, marked in _parts(cases):
+        own = [case for case, chosen in zip(cases, marked, strict=True) if chosen]
+        if len({case.group for case in own}) >= LEAST_GROUPS:
+            parts[name] = _estimates(own, {key: np.array(values[key])[marked] for key in ("peak", "energy", "dice")})
+    return figures, parts
+
+
+def _parts(cases: Sequence[Case]) -> Iterator[tuple[str, np.ndarray[Any, np.dtype[np.bool_]]]]:
+    """Parts of the slices by name, with which slices are in them, (n,)."""
+    rows = [case.sample for case in cases]
+    for kind in ("label", "source", "plane"):
+        names = np.array([getattr(row, kind) for row in rows], dtype=str)
+        known = sorted(set(names) - {""})
+        for name in known if len(known) > 1 else ():
+            yield class_title(name) if kind == "label" else f"{kind} {name}", names == name
+    shares = np.array([case.mask.mean() for case in cases])
+    low, high = np.quantile(shares, [1 / 3, 2 / 3])
+    yield f"small: up to {low:.1%} of the square", shares <= low
+    yield f"medium: to {high:.1%}", (shares > low) & (shares <= high)
+    yield f"large: above {high:.1%}", shares > high
+    right = np.array([case.shown.classes[case.shown.chosen] == case.sample.label for case in cases])
+    yield "answered right", right
+    yield "answered wrong", ~right
 
 
 def _behaviour(cases: Sequence[Case], draw: Draw, predictor: Predictor) -> dict[str, list[float]]:
@@ -245,7 +283,7 @@ def _likeness(first: Float32, second: Float32) -> float:
     return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
 
 
-def _estimates(cases: Sequence[Case], values: Mapping[str, Sequence[float]]) -> dict[str, Estimate]:
+def _estimates(cases: Sequence[Case], values: Mapping[str, Sequence[float] | Column]) -> dict[str, Estimate]:
     bootstrap = PatientBootstrap([case.group for case in cases])
     return {name: bootstrap.estimate(mean(np.array(column)), FIGURES[name][1]) for name, column in values.items()}
 

@@ -15,7 +15,7 @@ from tumorlens.data.readers import ALL_SLICES, Entry, ReadOptions, Refused, find
 from tumorlens.errors import InputError, TumorlensError
 from tumorlens.explain.finding import EvidenceRegion, evidence_region
 from tumorlens.explain.gradcam import gradcam
-from tumorlens.explain.overlay import overlay
+from tumorlens.explain.overlay import contoured, overlay
 from tumorlens.explain.png import write_png
 from tumorlens.explain.sharpen import contrast, sharpen
 from tumorlens.ordered import in_order
@@ -169,8 +169,9 @@ def _answered(items: Sequence[Slice | Prediction], predictor: Predictor) -> list
 class MapFolder:
     """Writes an overlay PNG and the raw map for each answered slice, under names that never collide."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, drawn: Literal["colour", "contour"] = "colour") -> None:
         self._folder = folder
+        self._draw = contoured if drawn == "contour" else overlay
         self._used: set[str] = set()
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -190,7 +191,7 @@ class MapFolder:
         name = self.name(item.answer.prediction.source, item.answer.prediction.frame)
         # Who opens the map opens the file beside it, whose slices may not be stored upright.
         np.save(self._folder / f"{name}.npy", turn_back(shown, item.picture.orientation))
-        write_png(self._folder / f"{name}.png", np.asarray(overlay(item.picture.pixels, shown)))
+        write_png(self._folder / f"{name}.png", np.asarray(self._draw(item.picture.pixels, shown)))
         return name
 
     def name(self, address: str, frame: int) -> str:

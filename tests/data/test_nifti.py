@@ -287,3 +287,31 @@ def test_the_real_tumour_is_on_the_patients_left() -> None:
     assert frame > 12 and row < 128 < column
     frame, row, column = (float(places.mean()) for places in np.nonzero(planes["sagittal"]))
     assert frame > 128 > column and row < 12
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "SAL", "ILA"])
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_maps_are_written_where_the_volume_lies(tmp_path: Path, codes: str, plane: str) -> None:
+    """Slices that are written back as their own maps give the volume again, whatever its axes."""
+    import nibabel as nib
+    from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
+
+    from tumorlens.data.readers import ReadOptions, read_slices, write_maps
+    from tumorlens.data.readers.entry import Entry
+
+    values = np.random.default_rng(1).random((18, 20, 22)).astype(np.float32)
+    turned = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(codes))
+    stored = nib.orientations.apply_orientation(values, turned)
+    affine = np.diag([2.0, 1.5, 3.0, 1.0]) @ inv_ornt_aff(turned, values.shape)
+    nib.save(nib.Nifti1Image(stored, affine), tmp_path / "in.nii.gz")
+    entry = Entry(str(tmp_path / "in.nii.gz"))
+    slices = read_slices(entry, ReadOptions(plane=plane, whole=True))
+    maps = {item.frame: item.pixels for item in slices if item.frame != 3}
+    assert write_maps(entry, maps, plane, tmp_path / "maps.nii.gz")
+    written = nib.load(tmp_path / "maps.nii.gz")
+    assert np.allclose(written.affine, affine)
+    again = read_slices(Entry(str(tmp_path / "maps.nii.gz")), ReadOptions(plane=plane, whole=True))
+    for before, after in zip(slices, again, strict=True):
+        expected = np.zeros_like(before.pixels) if before.frame == 3 else before.pixels
+        assert np.allclose(after.pixels, expected)
+    assert written.get_fdata().shape == stored.shape

@@ -5,7 +5,7 @@ folder.py   many files: table, filters, downloads
 results.py  evaluated runs: tables, plots, confusion matrix, two runs beside each other
 learn.py    how an answer and its map come about, and why splits by slice mislead
 view.py     how one answered slice is shown, wherever it is
-drawings.py bars, slice profile and confusion matrix, as SVG and HTML
+drawings.py bars of probabilities
 parts.py    what pages share: style, models, uploads
 words.py    every longer text, in one place
 """

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 
 import streamlit as st
 
-from tumorlens.app import drawings, parts, view, words
+from tumorlens.app import parts, view, words
 from tumorlens.data.readers import Entry, header_facts, read_slices
 from tumorlens.examples import EXAMPLES, Example
+from tumorlens.explain.profile import profile
 from tumorlens.pipeline import BATCH, Explained
 from tumorlens.records import Slice
 from tumorlens.runtime.predictor import Answer, Predictor
@@ -109,7 +110,7 @@ def _place(study: Study, predictor: Predictor) -> int:
     place = st.slider("Slice", 1, count, found.strongest + 1, key=f"slice_{study.key}") - 1
     with st.container(border=True):
         st.markdown(f"**{words.PROFILE}.** {words.STRONGEST}")
-        drawn = drawings.profile([item.prediction for item in found.answers], found.places, place, count)
+        drawn = profile([item.prediction for item in found.answers], found.places, place, count)
         st.image(drawn, width="stretch", alt=f"Probability of each class along {count} slices")
     return place
 
@@ -130,9 +131,9 @@ def _profile(study: Study, predictor: Predictor) -> Profile:
             bar.progress(len(answers) / len(places), text=f"{len(answers)} of {len(places)} slices")
         bar.empty()
     strongest = places[max(range(len(places)), key=lambda number: _strength(answers[number]))]
-    profile = Profile(places, tuple(answers), strongest)
-    st.session_state["profile"] = (study.key, profile)
-    return profile
+    found = Profile(places, tuple(answers), strongest)
+    st.session_state["profile"] = (study.key, found)
+    return found
 
 
 def _strength(answer: Answer) -> tuple[float, float]:

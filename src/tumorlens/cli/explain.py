@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
@@ -10,6 +10,12 @@ from tumorlens import DISCLAIMER
 from tumorlens.cli.terminal import progress_bar, say
 from tumorlens.errors import RunError
 from tumorlens.pipeline import REFERENCE, Way
+
+if TYPE_CHECKING:
+    from tumorlens.model.bundle import Region
+    from tumorlens.pipeline import Explained, MapFolder
+    from tumorlens.records import Float32
+    from tumorlens.volumes import VolumePictures
 
 
 def explain(
@@ -21,6 +27,7 @@ def explain(
     target: Literal["probability", "logit"] = "probability",
     of: str = "",
     against: str = "",
+    drawn: Literal["colour", "contour"] = "colour",
     overwrite: bool = False,
 ) -> int:
     """Show where in a picture an answer comes from: overlay, map, and a panel with picture, map and evidence region.
@@ -30,16 +37,17 @@ def explain(
     Args:
         inputs: Files, folders and ZIP archives, as for predict.
         out: Folder for NAME.png (overlay), NAME.npy (the map, float32, at the picture's size) and NAME_panel.png of
-            each slice, and findings.json.
+            each slice, and findings.json; of a volume or a file with several slices also NAME_montage.png,
+            NAME_profile.svg (the probability of each class along it) and, for NIfTI, NAME_maps.nii.gz in its place.
         model: A bundle folder; the model that comes with tumorlens by default.
         way: gradcam (at the last residual block), sharp (the same, weighed by where the model sees tumour), or region
             (where it sees tumour, whatever the class). The last two need a bundle with a region head.
         target: What Grad-CAM differentiates; with --against it is the difference of the two logits.
         of: The class to explain; the predicted one by default.
         against: A class to set it apart from: why `of` rather than this one.
+        drawn: The overlay in colour, or as contours at a quarter, a half and three quarters of the map's peak.
         overwrite: Write into a folder that has files.
     """
-    from tumorlens.explain.overlay import panel
     from tumorlens.pipeline import MapFolder, explain_paths
     from tumorlens.runtime.predictor import Predictor
 
@@ -50,33 +58,62 @@ def explain(
     if way == "region" and (of or against):
         raise RunError("--way region is where the model sees tumour, whatever the class: leave out --of and --against")
     predictor = Predictor(model, answer_all=True)
-    region = predictor.card.region
-    folder = MapFolder(out)
-    findings: list[dict[str, object]] = []
-    failed = 0
+    sheet = _Sheet(out, MapFolder(out, drawn), predictor.card.region)
     try:
         with progress_bar() as bar:
             for batch in explain_paths(inputs, predictor, lambda done, n: bar.update("explaining", done, n)):
                 for item in batch:
-                    found = item.answer.prediction
                     if item.answer.evidence is None or item.picture is None:
-                        say(f"left out: {found.message}")
-                        failed += 1
+                        say(f"left out: {item.answer.prediction.message}")
+                        sheet.failed += 1
                         continue
-                    values = item.heatmap(of, target, way, against)
-                    seen = item.finding(region.threshold) if region else None
-                    name = folder.save(item, values)
-                    panel(item.picture.pixels, values, seen.mask if seen else None).save(out / f"{name}_panel.png")
-                    findings.append({
-                        "input": found.source, "frame": found.frame, "predicted": found.predicted,
-                        "confidence": found.confidence, "message": found.message, "map": f"{name}.npy",
-                        "evidence_region": seen.to_json() if seen else None,
-                    })  # fmt: skip
+                    sheet.add(item, item.heatmap(of, target, way, against))
     finally:  # what was found before an interruption stays
-        (out / "findings.json").write_text(json.dumps(findings, indent=2) + "\n", encoding="utf-8")
-    say(f"{len(findings)} explained, {failed} could not be read; wrote {out}")
+        sheet.close()
+    say(f"{len(sheet.findings)} explained, {sheet.failed} could not be read; wrote {out}")
     say("An evidence region is where the model sees tumour; it is no segmentation. " + DISCLAIMER)
-    return 1 if failed else 0
+    return 1 if sheet.failed else 0
+
+
+class _Sheet:
+    """The folder that `explain` writes: pictures slice by slice, a volume's as a whole, and what was found."""
+
+    def __init__(self, out: Path, folder: "MapFolder", region: "Region | None") -> None:
+        self.findings: list[dict[str, object]] = []
+        self.failed = 0
+        self._out, self._folder, self._region = out, folder, region
+        self._volume: VolumePictures | None = None
+        self._name = ""
+
+    def add(self, item: "Explained", values: "Float32") -> None:
+        """An answered slice and its map."""
+        from tumorlens.explain.overlay import panel
+        from tumorlens.volumes import VolumePictures
+
+        assert item.picture is not None
+        found = item.answer.prediction
+        seen = item.finding(self._region.threshold) if self._region else None
+        name = self._folder.save(item, values)
+        panel(item.picture.pixels, values, seen.mask if seen else None).save(self._out / f"{name}_panel.png")
+        if self._volume is None or self._volume.source != found.source:
+            self._end_volume()
+            self._volume, self._name = VolumePictures(found.source), name.partition("_frame")[0]
+        self._volume.add(item, values)
+        self.findings.append({
+            "input": found.source, "frame": found.frame, "predicted": found.predicted,
+            "confidence": found.confidence, "message": found.message, "map": f"{name}.npy",
+            "evidence_region": seen.to_json() if seen else None,
+        })  # fmt: skip
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._end_volume()
+        (self._out / "findings.json").write_text(json.dumps(self.findings, indent=2) + "\n", encoding="utf-8")
+
+    def _end_volume(self) -> None:
+        if self._volume is not None:
+            self._volume.save(self._out, self._name)
+            self._volume = None
 
 
 def score(
@@ -127,8 +164,18 @@ def score(
     for part in filter(None, (names[:4], names[4:8], names[8:])):  # a terminal is 80 columns wide
         cells = tuple((row.method, *(row.figures.get(name, "–") for name in part)) for row in rows)
         show_grids([Grid("Maps of tested slices", ("Method", *(FIGURES[name][0] for name in part)), cells)])
+    parts = list(dict.fromkeys(part for row in rows for part in row.parts))
+    for figure in ("peak", "dice") if parts else ():
+        shown = [row for row in rows if row.parts]
+        cells = tuple((part, *(row.parts[part][figure] for row in shown if part in row.parts)) for part in parts)
+        title = f"By part of the slices: {FIGURES[figure][0]}"
+        show_grids([Grid(title, ("", *(row.method for row in shown)), cells)])
     if out is not None:
-        found = [{"method": row.method, "level": row.level, "figures": estimates_json(row.figures)} for row in rows]
+        found = [
+            {"method": row.method, "level": row.level, "figures": estimates_json(row.figures),
+             "parts": {part: estimates_json(figures) for part, figures in row.parts.items()}}
+            for row in rows
+        ]  # fmt: skip
         out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         say(f"wrote {out}")
     return 0

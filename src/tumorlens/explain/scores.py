@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import binary_fill_holes, distance_transform_edt
 
 from tumorlens.errors import InputError
 from tumorlens.records import Float32
@@ -22,8 +22,9 @@ class Localisation:
     """One map against one mask. All but `distance` from 0 to 1.
 
     `peak`: whether the maximum lies in the tumour; `near`: or within TOLERANCE of the side. `energy`: share of the
-    map in the tumour. `precision`: average precision by pixel. `distance`: of the maximum from the tumour, as a share
-    of the head's width (0 inside). `dice` and `iou` (len(LEVELS),): of the outlines at LEVELS of the map's maximum.
+    map in the tumour. `outside`: share of it outside the head. `precision`: average precision by pixel. `distance`:
+    of the maximum from the tumour, as a share of the head's width (0 inside). `dice` and `iou` (len(LEVELS),): of the
+    outlines at LEVELS of the map's maximum.
     """
 
     peak: float
@@ -31,6 +32,7 @@ class Localisation:
     energy: float
     precision: float
     distance: float
+    outside: float
     dice: NDArray[np.float64]
     iou: NDArray[np.float64]
 
@@ -58,7 +60,7 @@ def localise(values: Float32, mask: Mask, head: Mask) -> Localisation:
     if total <= 0:
         centre = away[mask.shape[0] // 2, mask.shape[1] // 2]
         nothing = np.zeros(len(LEVELS))
-        return Localisation(0.0, 0.0, 0.0, float(mask.mean()), float(centre) / width, nothing, nothing)
+        return Localisation(0.0, 0.0, 0.0, float(mask.mean()), float(centre) / width, 0.0, nothing, nothing)
     place = np.unravel_index(int(values.argmax()), values.shape)
     outlines = [values >= level * values.max() for level in LEVELS]
     both = np.array([(outline & mask).sum() for outline in outlines], dtype=np.float64)
@@ -69,6 +71,7 @@ def localise(values: Float32, mask: Mask, head: Mask) -> Localisation:
         energy=float(values[mask].sum()) / total,
         precision=_average_precision(values, mask),
         distance=float(away[place]) / width,
+        outside=float(values[~binary_fill_holes(head)].sum()) / total,
         dice=2 * both / (both + either),
         iou=both / either,
     )

@@ -6,7 +6,7 @@ in a ZIP archive; then its address is `set.zip!1.mat`, wherever a path is asked 
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -20,11 +20,12 @@ from tumorlens.data.readers import archive, dicom, matlab, nifti, picture
 from tumorlens.data.readers.archive import Member, Refused, natural
 from tumorlens.data.readers.entry import SEPARATOR, Entry, Plane, ReadOptions
 from tumorlens.errors import InputError
-from tumorlens.records import Sample, Slice
+from tumorlens.records import Float32, Sample, Slice
 
 __all__ = [
     "ALL_SLICES", "ARCHIVES", "SUFFIXES", "Entry", "ReadOptions", "Refused", "check_size", "entries_in", "find_inputs",
     "header_facts", "images_below", "in_uploads", "open_entry", "read_mask", "read_slice", "read_slices",
+    "write_maps",
 ]  # fmt: skip
 
 #: What a folder or an archive is searched for; a file named directly is tried whatever its name.
@@ -148,6 +149,18 @@ def in_uploads(entries: Sequence[Entry]) -> list[Entry | Refused]:
         inside = list(archive.members(entry, _is_wanted)) if archive.is_archive(entry) else [entry]
         found += inside or [Refused(entry.address, f"{entry.name}: no pictures in this archive. Check it")]
     return _ordered(found)
+
+
+def write_maps(entry: Entry, maps: Mapping[int, Float32], plane: str, path: Path) -> bool:
+    """Write maps of the slices of a NIfTI volume, by frame, as a volume of the same place; False for other files.
+
+    Raises:
+        InputError: the volume cannot be read.
+    """
+    if not nifti.is_nifti(entry):
+        return False
+    nifti.write_like(entry, maps, cast(Plane, plane), path)
+    return True
 
 
 def header_facts(entry: Entry) -> dict[str, str]:

@@ -12,7 +12,7 @@ import io
 import math
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -105,6 +105,47 @@ def read_mask(entry: Entry, options: ReadOptions) -> list[NDArray[np.bool_]]:
     return [np.ascontiguousarray(slices[number] > 0) for number in numbers]
 
 
+def write_like(entry: Entry, maps: Mapping[int, Float32], plane: Plane, path: Path) -> None:
+    """Write maps of a volume's slices as a volume that lies where the other does.
+
+    Args:
+        entry: the volume.
+        maps: (rows, columns) by frame, as `read` counts them; what is missing is 0.
+        plane: the plane in which it was cut.
+        path: a .nii.gz file, float32, with the affine and the units of `entry`.
+
+    Raises:
+        InputError: as `read`.
+    """
+    import nibabel
+    from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+
+    from tumorlens.data.readers import check_size
+
+    volume = _load(entry, check_size, ReadOptions(plane=plane))
+    image = _image(entry, check_size)
+    flat = np.zeros(volume.values.size, dtype=np.float32)
+    # Where each pixel of a slice comes from: the same cut, of the places instead of the values.
+    places = _cut(np.arange(volume.values.size).reshape(volume.values.shape), plane or volume.acquired)
+    for frame, values in maps.items():
+        flat[places[frame]] = values
+    back = ornt_transform(axcodes2ornt("RAS"), io_orientation(image.affine))
+    values = np.asarray(apply_orientation(flat.reshape(volume.values.shape), back)).reshape(_volume_shape(image))
+    made = type(image)(values, image.affine)
+    made.header.set_xyzt_units(*image.header.get_xyzt_units())
+    made.set_sform(*image.get_sform(coded=True))
+    made.set_qform(*image.get_qform(coded=True))
+    nibabel.save(made, path)
+
+
+def _volume_shape(image: Any) -> tuple[int, ...]:
+    """Its dimensions without those of one that trail the third."""
+    shape = tuple(int(side) for side in image.shape)
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
 def _numbers(slices: Float32, volumes: int, options: ReadOptions, entry: Entry) -> list[int]:
     """The frames that are asked for: one, or every n-th of all, or of those that show enough of the head."""
     if options.frame is not None:
@@ -128,7 +169,7 @@ def _shows_head(slices: Float32) -> NDArray[np.bool_]:
     return np.asarray(areas >= _HEAD_SHARE * areas.max())
 
 
-def _cut(values: Float32, plane: Plane) -> Float32:
+def _cut(values: NDArray[Any], plane: Plane) -> NDArray[Any]:
     """Slices (frames, rows, columns) of a volume (right, front, up, time); a view."""
     by_time = np.moveaxis(values, 3, 0)
     if plane == "axial":

@@ -1,6 +1,7 @@
 """Every figure with an interval that README, the model card or the docs print follows from an artefact in the repo."""
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tumorlens.evaluate.by_confidence import by_confidence
 from tumorlens.evaluate.evaluation import evaluate_run
 
 ROOT = Path(__file__).parent.parent
@@ -18,6 +20,7 @@ PAGES = (
     "docs/training.md",
     "docs/trust.md",
     "docs/explanations.md",
+    "docs/performance.md",
     "src/tumorlens/reference/MODEL_CARD.md",
 )
 
@@ -58,9 +61,22 @@ def test_kept_figures_are_those_of_the_kept_answers() -> None:
     for folder in sorted(path.parent for path in RESULTS.glob("*/fold*/config.json")):
         figures = json.loads((folder / "metrics.json").read_text())
         again = evaluate_run(folder).to_json()
-        assert figures["splits"]["test"] == again["splits"]["test"]
+        assert alike(figures["splits"]["test"], again["splits"]["test"])
+
+
+def alike(first: Any, second: Any) -> bool:
+    """Equal but for the last digits, in which processors differ."""
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(alike(first[key], second[key]) for key in first)
+    if isinstance(first, list):
+        return len(first) == len(second) and all(map(alike, first, second))
+    if isinstance(first, float) and isinstance(second, float):
+        return math.isclose(first, second, rel_tol=1e-6, abs_tol=1e-9)
+    return bool(first == second)
 
 
 def test_the_card_has_the_figures_of_its_run(kept: set[str]) -> None:
     card = json.loads((ROOT / "src/tumorlens/reference/model.json").read_text())
-    assert not [figure for figure in estimates(card["metrics"]) if figure not in kept]
+    own = evaluate_run(RESULTS / "reference" / "fold0")
+    by_answer = set(estimates(by_confidence(own.answers["test"])))
+    assert not [figure for figure in estimates(card["metrics"]) if figure not in kept | by_answer]

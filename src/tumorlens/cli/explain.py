@@ -166,10 +166,12 @@ def score(
         show_grids([Grid("Maps of tested slices", ("Method", *(FIGURES[name][0] for name in part)), cells)])
     parts = list(dict.fromkeys(part for row in rows for part in row.parts))
     for figure in ("peak", "dice") if parts else ():
-        shown = [row for row in rows if row.parts]
-        cells = tuple((part, *(row.parts[part][figure] for row in shown if part in row.parts)) for part in parts)
-        title = f"By part of the slices: {FIGURES[figure][0]}"
-        show_grids([Grid(title, ("", *(row.method for row in shown)), cells)])
+        with_parts = [row for row in rows if row.parts]
+        for start in range(0, len(with_parts), 4):
+            shown = with_parts[start : start + 4]
+            cells = tuple((part, *(row.parts[part][figure] for row in shown)) for part in parts)
+            title = f"By part of the slices: {FIGURES[figure][0]}"
+            show_grids([Grid(title, ("", *(row.method for row in shown)), cells)])
     if out is not None:
         found = [
             {"method": row.method, "level": row.level, "figures": estimates_json(row.figures),

@@ -1,6 +1,7 @@
 """The pages' logic, without a browser."""
 
 import io
+import re
 import zipfile
 from pathlib import Path
 
@@ -64,7 +65,8 @@ def test_a_volume_shows_its_strongest_slice_and_a_profile(page: AppTest) -> None
     page.button(key="example_lesion_volume").click().run()
     slider = next(item for item in page.slider if item.label == "Slice")
     assert 13 <= slider.value <= 18  # the drawn lesion lies there
-    assert "<svg" in html(page) and "along 24 slices" in html(page)
+    found = page.session_state["profile"][1]
+    assert found.places == tuple(range(24)) and len(found.answers) == 24
     assert "Glioma" in html(page)
     slider.set_value(2).run()
     assert "slice 2 of 24" in html(page)
@@ -168,14 +170,14 @@ def test_the_same_file_is_one_row_and_a_bad_one_has_its_reason() -> None:
 import streamlit as st
 from tumorlens.app import folder, parts
 from tumorlens.examples import EXAMPLES
-rows = st.session_state.setdefault("rows", {})
+rows = st.session_state.setdefault("kept", {})
 data = EXAMPLES[0].path.read_bytes()
 files = [("a.png", data), ("a.png", data), ("words.png", b"no picture")]
 folder._answer(files, rows, parts.choose_predictor())
 """
     page = AppTest.from_string(script, default_timeout=90).run()
     assert not page.exception
-    rows = list(page.session_state["rows"].values())
+    rows = list(page.session_state["kept"].values())
     assert sorted(row.answer.prediction.status for row in rows) == ["error", "ok"]
     opened_row = next(row for row in rows if row.png).opened()
     assert opened_row.overlay().size == (384, 384)
@@ -214,6 +216,44 @@ def test_figures_of_this_very_kind_of_answer() -> None:
     assert own_kind(metrics, Prediction("x", 0, "ok", CLASSES, (0.1, 0.9, 0.0, 0.0))) == ""
 
 
+def test_names_that_are_not_ours_are_shown_as_they_are() -> None:
+    hostile = "![x](https://evil.example/x.png) :red[fake] $a$ <img src=x> www.evil.example"
+    page = AppTest.from_string(
+        f"from tumorlens.app.parts import problems_told\nproblems_told([{hostile!r}])", default_timeout=30
+    ).run()
+    shown = page.error[0].value
+    for mark in ("![", "](", ":red", "$a", "<img", "www.evil"):
+        assert not re.search(rf"(?<!\\){re.escape(mark)}", shown)
+    assert "".join(shown.split("\\")) == hostile
+
+
+def test_a_model_keeps_its_own_answers(page: AppTest, monkeypatch: pytest.MonkeyPatch, tiny_run: Path) -> None:
+    monkeypatch.setenv(MODELS_VARIABLE, str(tiny_run / "bundle"))
+    page.run()
+    page.button(key="example_lesion_volume").click().run()
+    first = page.session_state["profile"][0]
+    page.selectbox(key="model").select("tiny/bundle").run()
+    assert not page.exception
+    assert page.session_state["profile"][0] != first
+
+
+def test_what_was_left_out_is_said_again() -> None:
+    script = """
+from tumorlens.app import parts, study
+kept = study.Study("k", "x", [], problems=("bad.png: not a picture",))
+import streamlit as st
+class Upload:
+    file_id, name = "k", "bad.png"
+    def getvalue(self): return b""
+st.session_state["study"] = kept
+st.file_uploader = lambda *a, **k: [Upload()]
+assert study._choose() is None
+"""
+    page = AppTest.from_string(script, default_timeout=30).run()
+    assert not page.exception
+    assert "not a picture" in page.error[0].value
+
+
 def test_models_are_chosen_among_those_that_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert models() == {"reference": REFERENCE}
     other = tmp_path / "mine"
@@ -221,3 +261,9 @@ def test_models_are_chosen_among_those_that_are_named(monkeypatch: pytest.Monkey
     (other / "model.json").write_text("{}")
     monkeypatch.setenv(MODELS_VARIABLE, f"{other}:{tmp_path / 'missing'}")
     assert list(models()) == ["reference", "mine"]
+    runs = [tmp_path / name / "bundle" for name in ("a", "b")]
+    for run in runs:
+        run.mkdir(parents=True)
+        (run / "model.json").write_text("{}")
+    monkeypatch.setenv(MODELS_VARIABLE, ":".join(map(str, runs)))
+    assert list(models()) == ["reference", "a/bundle", "b/bundle"]

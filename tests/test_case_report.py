@@ -37,8 +37,11 @@ def test_a_name_is_in_it_only_where_it_was_asked_for_and_is_escaped(case: Case) 
     assert "&lt;b&gt;Jane&lt;/b&gt;.dcm" in named and "<b>Jane" not in named
 
 
-def test_the_pdf_is_one_page(case: Case) -> None:
-    data = case_pdf(case)
+@pytest.mark.parametrize("name", ["", "a$_{$b.nii", "x" * 300])
+def test_the_pdf_is_one_page_whatever_the_name(case: Case, name: str) -> None:
+    from dataclasses import replace
+
+    data = case_pdf(replace(case, name=name))
     assert data.startswith(b"%PDF")
     assert len(re.findall(rb"/Type /Page\b", data)) == 1
     assert len(data) < 1_000_000 and io.BytesIO(data).read(4)

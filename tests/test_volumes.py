@@ -44,3 +44,14 @@ def test_a_single_picture_has_none_of_these(explained: Path) -> None:
     assert "sellar_mass_panel.png" in names and "sellar_mass_montage.png" not in names
     findings = json.loads((explained / "findings.json").read_text())
     assert len(findings) == 25 and {item["frame"] for item in findings[:24]} == set(range(24))
+
+
+def test_volumes_of_one_name_do_not_replace_each_other(tmp_path: Path) -> None:
+    import shutil
+
+    for name in ("p1", "p2"):
+        (tmp_path / name).mkdir()
+        shutil.copy(VOLUME, tmp_path / name / "T1.nii.gz")
+    assert main(["explain", str(tmp_path / "p1"), str(tmp_path / "p2"), "--out", str(tmp_path / "why")]) == 0
+    names = {path.name for path in (tmp_path / "why").iterdir()}
+    assert {"T1_maps.nii.gz", "T1-2_maps.nii.gz", "T1_montage.png", "T1-2_montage.png"} <= names

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from tumorlens import DISCLAIMER, __version__
-from tumorlens.explain.overlay import outlined, to_grey
+from tumorlens.explain.finding import EvidenceRegion
+from tumorlens.explain.overlay import outlined, overlay, to_grey
 from tumorlens.model.bundle import ONNX, Card
 from tumorlens.pipeline import Explained, Way
 from tumorlens.records import class_title
@@ -23,7 +24,11 @@ PAGE = Path(__file__).parent / "case_report.html"
 
 @dataclass(frozen=True)
 class Case:
-    """An answered slice and what its report is to say: the class explained, the map, a name, and measured figures."""
+    """An answered slice and what its report is to say.
+
+    `target` is the class explained, `against` one that it is set apart from; `name` that of the file, if it is wanted;
+    `measured` a sentence on answers of this kind.
+    """
 
     item: Explained
     card: Card
@@ -31,6 +36,7 @@ class Case:
     way: Way = "gradcam"
     name: str = ""
     measured: str = ""
+    against: str = ""
 
 
 def case_html(case: Case) -> bytes:
@@ -49,7 +55,7 @@ def case_pdf(case: Case) -> bytes:
     FigureCanvasPdf(figure)
 
     def write(y: float, text: str, size: float, **more: Any) -> None:
-        figure.text(0.09, y, text, fontsize=size, va="top", **more)
+        figure.text(0.09, y, text, fontsize=size, va="top", parse_math=False, **more)
 
     write(0.955, "tumorlens", 11, color="#0b7a75", weight="bold")
     figure.text(0.91, 0.955, facts["date"], fontsize=9, va="top", ha="right", color="#5a6670")
@@ -73,7 +79,7 @@ def case_pdf(case: Case) -> bytes:
     for number, (key, value) in enumerate(rows):
         y = 0.30 - 0.0175 * number
         figure.text(0.09, y, key, fontsize=9, va="top", color="#5a6670")
-        figure.text(0.27, y, value, fontsize=9, va="top")
+        figure.text(0.27, y, value if len(value) < 90 else f"{value[:88]}…", fontsize=9, va="top", parse_math=False)
     if case.measured:
         _paragraph(figure, 0.09, 0.30 - 0.0175 * len(rows) - 0.012, case.measured)
     _paragraph(figure, 0.09, 0.075, facts["limits"], color="#5a6670")
@@ -85,7 +91,16 @@ def case_pdf(case: Case) -> bytes:
 def _paragraph(figure: Any, x: float, y: float, text: str, width: int = 100, color: str = "black") -> None:
     import textwrap
 
-    figure.text(x, y, "\n".join(textwrap.wrap(text, width)), fontsize=9, va="top", linespacing=1.35, color=color)
+    figure.text(
+        x,
+        y,
+        "\n".join(textwrap.wrap(text, width)),
+        fontsize=9,
+        va="top",
+        linespacing=1.35,
+        color=color,
+        parse_math=False,
+    )
 
 
 def _facts(case: Case) -> dict[str, Any]:
@@ -111,8 +126,7 @@ def _facts(case: Case) -> dict[str, Any]:
         "verdict": "Too uncertain to count as an answer." if item.status == "refused" else
                    "The most probable of four classes, by the model; no diagnosis.",
         "left_caption": "The slice" + ("; outlined: where the model sees tumour" if region else ""),
-        "right_caption": _MAPS[case.way].capitalize() if case.way == "region" else
-                         f"{_MAPS[case.way]}, for {class_title(case.target).lower()}",
+        "right_caption": _map_title(case),
         "shares": [(class_title(name), share, f"{share:.1%}") for share, name in ranked],
         "label_set": ", ".join(class_title(name) for name in item.label_set) or "none at this coverage",
         "rows": rows,
@@ -122,11 +136,15 @@ def _facts(case: Case) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _region(found: Any) -> str:
-    if found is None:
-        return "none"
-    size = f"{found.area_mm2:.0f} mm²" if found.area_mm2 else f"{found.area / found.mask.size:.1%} of the picture"
-    return f"{found.place} of the picture, {size}; no segmentation"
+def _region(found: EvidenceRegion | None) -> str:
+    return "none" if found is None else f"{found.place} of the picture, {found.size}; no segmentation"
+
+
+def _map_title(case: Case) -> str:
+    if case.way == "region":
+        return _MAPS[case.way].capitalize()
+    rather = f" rather than {class_title(case.against).lower()}" if case.against else ""
+    return f"{_MAPS[case.way]}, for {class_title(case.target).lower()}{rather}"
 
 
 def _pictures(case: Case) -> tuple[Any, Any]:
@@ -135,7 +153,9 @@ def _pictures(case: Case) -> tuple[Any, Any]:
     grey = np.repeat(to_grey(case.item.picture.pixels)[..., None], 3, axis=2)
     region = case.item.finding(case.card.region.threshold) if case.card.region else None
     left = outlined(grey, region.mask) if region else grey
-    return left, np.asarray(case.item.overlay(case.target, way=case.way))
+    chosen = ("", "") if case.way == "region" else (case.target, case.against)
+    values = case.item.heatmap(chosen[0], way=case.way, against=chosen[1])
+    return left, np.asarray(overlay(case.item.picture.pixels, values))
 
 
 def _data_uri(picture: Any) -> str:

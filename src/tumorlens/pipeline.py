@@ -1,7 +1,7 @@
 """From paths to answers with heatmaps: what the command line and the app share."""
 
 import re
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -109,7 +109,7 @@ def explain_paths(
     predictor: Predictor,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     options: ReadOptions = ALL_SLICES,
-    skip: Container[str] = (),
+    is_done: Callable[[str], bool] = lambda address: False,
 ) -> Iterator[list[Explained]]:
     """Answer every slice of files, folders and archives, a batch at a time, in the order of the inputs.
 
@@ -120,10 +120,10 @@ def explain_paths(
         predictor: the loaded model.
         on_progress: called with (files done, files in all).
         options: which slices of volumes and of files with several.
-        skip: addresses of files that need no answer any more.
+        is_done: says of a file's address that it needs no answer any more.
     """
     files = find_inputs(paths)
-    wanted = [entry for entry in files if entry.address not in skip]
+    wanted = [entry for entry in files if not is_done(entry.address)]
     before = len(files) - len(wanted)
 
     def read(entry: Entry | Refused) -> tuple[Slice | Prediction, ...]:
@@ -173,6 +173,7 @@ class MapFolder:
         self._folder = folder
         self._draw = contoured if drawn == "contour" else overlay
         self._used: set[str] = set()
+        self._wholes: set[str] = set()
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, item: Explained, values: Float32 | None = None) -> str:
@@ -196,13 +197,24 @@ class MapFolder:
 
     def name(self, address: str, frame: int) -> str:
         """Take the next free name for a slice; an earlier call's slices take theirs before it is resumed."""
-        stem = Path(Entry(address).name.removesuffix(".gz")).stem
-        # Members of archives may have names that no file system takes.
-        stem = re.sub(r'[\x00-\x1f<>:"|?*]', "_", stem)[:_LONGEST_NAME]
-        stem += f"_frame{frame:04d}" if frame else ""
-        name, number = stem, 1
-        while name in self._used:
-            number += 1
-            name = f"{stem}-{number}"
-        self._used.add(name)
-        return name
+        stem = _stem(address) + (f"_frame{frame:04d}" if frame else "")
+        return _free(stem, self._used)
+
+    def whole(self, address: str) -> str:
+        """Take the next free name for what shows a file as a whole."""
+        return _free(_stem(address), self._wholes)
+
+
+def _free(stem: str, used: set[str]) -> str:
+    name, number = stem, 1
+    while name in used:
+        number += 1
+        name = f"{stem}-{number}"
+    used.add(name)
+    return name
+
+
+def _stem(address: str) -> str:
+    stem = Path(Entry(address).name.removesuffix(".gz")).stem
+    # Members of archives may have names that no file system takes.
+    return re.sub(r'[\x00-\x1f<>:"|?*]', "_", stem)[:_LONGEST_NAME]

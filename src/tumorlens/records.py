@@ -100,6 +100,13 @@ class Prediction:
         return self.classes[int(np.argmax(self.probabilities))]
 
     @property
+    def tumour_probability(self) -> float:
+        """The probability of any tumour; without a class `no_tumor` the confidence. NaN where there is no answer."""
+        if not self.probabilities or "no_tumor" not in self.classes:
+            return self.confidence
+        return 1 - self.probabilities[self.classes.index("no_tumor")]
+
+    @property
     def confidence(self) -> float:
         """The probability of the predicted class; NaN where there is no answer."""
         return max(self.probabilities, default=float("nan"))

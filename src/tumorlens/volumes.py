@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tumorlens.data.orientation import turn_back
+from tumorlens.data.orientation import turn, turn_back
 from tumorlens.data.readers import write_maps
 from tumorlens.data.readers.archive import find
 from tumorlens.explain.overlay import overlay
@@ -58,7 +58,7 @@ class VolumePictures:
         pen = ImageDraw.Draw(sheet)
         for number, item in enumerate(chosen):
             assert item.picture is not None
-            values = turn_to(self._maps[item.picture.frame], item)
+            values = _as_shown(self._maps[item.picture.frame], item)
             tile = overlay(item.picture.pixels, values)
             tile.thumbnail((TILE, TILE))
             x, y = number % COLUMNS * TILE, number // COLUMNS * TILE
@@ -72,14 +72,11 @@ class VolumePictures:
         """The probability of each class along the volume, as SVG; the line marks the most probable tumour."""
         found = [item.answer.prediction for item in self._items]
         frames = [item.frame for item in found]
-        none = found[0].classes.index("no_tumor") if "no_tumor" in found[0].classes else None
-        tumour = [1 - item.probabilities[none] if none is not None else item.confidence for item in found]
+        tumour = [item.tumour_probability for item in found]
         return profile(found, frames, frames[int(np.argmax(tumour))], max(frames) + 1)
 
 
-def turn_to(values: Float32, item: Explained) -> Float32:
+def _as_shown(values: Float32, item: Explained) -> Float32:
     """A map on the file's own grid, turned as its picture is shown."""
-    from tumorlens.data.orientation import turn
-
     assert item.picture is not None
     return np.asarray(turn(values, item.picture.orientation))

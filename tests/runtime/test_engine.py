@@ -82,3 +82,6 @@ def test_the_cache_is_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.delenv(CACHE_VARIABLE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
     assert cache_folder() == tmp_path / "x" / "tumorlens" / "graphs"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert cache_folder() is None

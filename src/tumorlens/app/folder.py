@@ -17,7 +17,7 @@ from PIL import Image
 
 from tumorlens.app import parts, view, words
 from tumorlens.data.answer_file import answers_as
-from tumorlens.data.readers import Entry, Refused, in_uploads, read_slices
+from tumorlens.data.readers import Entry, Refused, forget, in_uploads, read_slices
 from tumorlens.errors import TumorlensError
 from tumorlens.examples import EXAMPLES
 from tumorlens.explain.overlay import to_grey
@@ -25,7 +25,8 @@ from tumorlens.pipeline import BATCH, Explained
 from tumorlens.records import Prediction, Slice, class_title
 from tumorlens.runtime.predictor import Answer, Predictor, failed
 
-MOST = 500  # slices of a session
+MOST = 500  # slices of a session, and those of the last file beyond
+MOST_BYTES = 200 << 20  # of their pictures
 VERDICTS = {"ok": "answered", "refused": "refused", "error": "unreadable"}
 _THUMBNAIL = 72
 _TABLES = (
@@ -36,7 +37,7 @@ _TABLES = (
 
 @dataclass(frozen=True)
 class Row:
-    """A slice of the table. Its picture is kept as a small PNG, so that 500 of them stay below 100 MB."""
+    """A slice of the table. Its picture is kept as a small PNG, so that hundreds of them fit."""
 
     answer: Answer
     thumbnail: str = ""
@@ -57,7 +58,7 @@ def page() -> None:
     predictor = parts.choose_predictor()
     if predictor is None:
         return
-    rows: dict[str, Row] = st.session_state.setdefault("rows", {})
+    rows = _rows_of(predictor)
     _take_files(rows, predictor)
     if not rows:
         st.info(words.FOLDER_EMPTY)
@@ -71,8 +72,17 @@ def page() -> None:
     _downloads(shown, predictor.classes)
     if chosen is not None:
         st.divider()
-        item = chosen.opened()
-        view.show(item, _name(item.answer.prediction), "", predictor, f"row_{_name(item.answer.prediction)}")
+        key = next(key for key, row in rows.items() if row is chosen)
+        view.show(chosen.opened(), _name(chosen.answer.prediction), "", predictor, f"row_{key[:16]}")
+
+
+def _rows_of(predictor: Predictor) -> dict[str, Row]:
+    """The rows of this session and model; those of another model go."""
+    model = parts.model_key(predictor)
+    if st.session_state.get("rows_of") != model:
+        st.session_state["rows_of"], st.session_state["rows"] = model, {}
+    rows: dict[str, Row] = st.session_state["rows"]
+    return rows
 
 
 def _take_files(rows: dict[str, Row], predictor: Predictor) -> None:
@@ -101,11 +111,16 @@ def _answer(files: Sequence[tuple[str, bytes]], rows: dict[str, Row], predictor:
     waiting: list[tuple[str, Slice]] = []
     entries = in_uploads([Entry(name, data) for name, data in files])
     for done, entry in enumerate(entries, start=1):
+        if len(rows) + len(waiting) >= MOST or sum(len(row.png) for row in rows.values()) > MOST_BYTES:
+            st.session_state["left_out"] = len(entries) - done + 1
+            break
         waiting += _slices(entry, rows, predictor)
-        if len(waiting) >= BATCH or done == len(entries):
+        if len(waiting) >= BATCH:
             _answer_waiting(waiting, rows, predictor)
             waiting = []
             bar.progress(done / len(entries), text=f"{done} of {len(entries)} files")
+    _answer_waiting(waiting, rows, predictor)
+    forget()
     bar.empty()
 
 
@@ -129,9 +144,6 @@ def _slices(entry: Entry | Refused, rows: dict[str, Row], predictor: Predictor) 
 def _answer_waiting(waiting: Sequence[tuple[str, Slice]], rows: dict[str, Row], predictor: Predictor) -> None:
     for start in range(0, len(waiting), BATCH):
         part = waiting[start : start + BATCH]
-        if len(rows) >= MOST:
-            st.session_state["left_out"] = st.session_state.get("left_out", 0) + len(part)
-            continue
         for (key, item), answer in zip(part, predictor.predict([item for _, item in part]), strict=True):
             grey = to_grey(item.pixels)
             kept = replace(item, pixels=np.zeros((0, 0), dtype=np.float32))

@@ -1,6 +1,7 @@
 """What the pages share: style, models, uploads, and facts of a header."""
 
 import os
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -8,15 +9,17 @@ from pathlib import Path
 import streamlit as st
 
 from tumorlens.app import words
-from tumorlens.data.readers import ARCHIVES, SUFFIXES, Entry, Refused, in_uploads, read_slices
+from tumorlens.data.readers import ARCHIVES, SUFFIXES, Entry, Refused, forget, in_uploads, read_slices
 from tumorlens.errors import TumorlensError
-from tumorlens.model.bundle import CARD
+from tumorlens.model.bundle import CARD, ONNX
 from tumorlens.pipeline import REFERENCE
 from tumorlens.records import Slice
 from tumorlens.runtime.predictor import Predictor
 
 #: Names further model folders, separated as in PATH.
 MODELS_VARIABLE = "TUMORLENS_MODELS"
+#: Of the uploads of one study: 400 MB as they are held.
+MOST_PIXELS = 100_000_000
 TYPES = sorted({suffix.rpartition(".")[2] for suffix in (*SUFFIXES, *ARCHIVES)})
 STYLE = """
 <style>
@@ -59,7 +62,14 @@ def heading(title: str, about: str) -> None:
 def models() -> dict[str, Path]:
     """The models to choose from: the one that ships, and bundle folders named in $TUMORLENS_MODELS."""
     named = [Path(text) for text in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if text]
-    return {"reference": REFERENCE} | {path.name: path for path in named if (path / CARD).is_file()}
+    found = {"reference": REFERENCE}
+    for path in named:
+        if not (path / CARD).is_file():
+            continue
+        # Bundles of runs are all called `bundle`: then the run's name tells them apart, else the whole path.
+        names = (path.name, f"{path.resolve().parent.name}/{path.name}", str(path))
+        found[next(name for name in names if name not in (*found, "bundle"))] = path
+    return found
 
 
 def choose_predictor() -> Predictor | None:
@@ -71,7 +81,7 @@ def choose_predictor() -> Predictor | None:
     try:
         return _load(str(found[name]))
     except TumorlensError as error:
-        st.error(f"The model cannot be loaded: {error}")
+        st.error(literal(f"The model cannot be loaded: {error}"))
         return None
 
 
@@ -80,30 +90,48 @@ def _load(folder: str) -> Predictor:
     return Predictor(Path(folder))
 
 
+def model_key(predictor: Predictor) -> str:
+    """What tells a model from another: answers of one are not to be shown as the other's."""
+    return predictor.card.files.get(ONNX, "")[:16]
+
+
 def read_uploads(files: Sequence[tuple[str, bytes]]) -> tuple[list[Slice], list[str]]:
     """The slices of uploaded files in the order of the body, and sentences on what cannot be used.
 
-    Files never lie on disk, and their names are never paths.
+    Files never lie on disk, and their names are never paths. Together they may have `MOST_PIXELS`.
     """
     slices: list[Slice] = []
     problems: list[str] = []
+    pixels = 0
     for entry in in_uploads([Entry(name, data) for name, data in files]):
         if isinstance(entry, Refused):
             problems.append(entry.message)
             continue
+        if pixels > MOST_PIXELS:
+            problems.append(words.TOO_MUCH.format(most=MOST_PIXELS // 1_000_000, name=entry.name))
+            break
         try:
-            slices += read_slices(entry)
+            found = read_slices(entry)
         except TumorlensError as error:
             problems.append(str(error))
+            continue
+        slices += found
+        pixels += sum(item.pixels.size for item in found)
+    forget()
     return slices, problems
 
 
 def problems_told(problems: Sequence[str]) -> None:
     """Say what could not be used: a few in full, the rest by number."""
     for text in problems[:5]:
-        st.error(text)
+        st.error(literal(text))
     if len(problems) > 5:
         st.error(f"and {len(problems) - 5} more files that cannot be used")
+
+
+def literal(text: str) -> str:
+    """Text that Markdown shows as it is: names in archives and tables are not ours, and could fetch a picture."""
+    return re.sub(r"([\\`*_\[\](){}!<>#|~$:.+\-/@])", r"\\\1", text)
 
 
 def soft(text: str) -> str:
@@ -115,9 +143,3 @@ def facts_table(facts: dict[str, str]) -> str:
     """Facts of a header as a table."""
     rows = "".join(f"<tr><td>{escape(key)}</td><td>{escape(value)}</td></tr>" for key, value in facts.items())
     return f'<table class="tl-facts">{rows}</table>'
-
-
-__all__ = [
-    "MODELS_VARIABLE", "STYLE", "TYPES", "banner", "choose_predictor", "facts_table", "heading", "models",
-    "problems_told", "read_uploads", "soft", "words",
-]  # fmt: skip

@@ -1,7 +1,9 @@
 """Evaluated runs: figures with intervals, plots, a confusion matrix that opens its slices, two runs side by side."""
 
+import hashlib
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,7 @@ def page() -> None:
         if upload is None and other != "–":
             _compare([runs[name], runs[other]])
     except TumorlensError as error:
-        st.error(str(error))
+        st.error(parts.literal(str(error)))
 
 
 def find_runs() -> dict[str, Path]:
@@ -68,20 +70,31 @@ def _evaluated(folder: str, stamp: float) -> Evaluation:
     return evaluate_run(Path(folder))
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
 def _uploaded(data: bytes) -> Evaluation:
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / PREDICTIONS).write_bytes(data)
-        return evaluate_run(Path(folder))
+    """The figures of an uploaded table; kept in the session, as the table is its own."""
+    key = hashlib.sha256(data).hexdigest()
+    kept: tuple[str, Evaluation] | None = st.session_state.get("uploaded")
+    if kept is None or kept[0] != key:
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / PREDICTIONS).write_bytes(data)
+            try:
+                kept = (key, replace(evaluate_run(Path(folder)), name="your table"))
+            except TumorlensError as error:  # the folder is none that the reader knows
+                raise TumorlensError(str(error).replace(folder, "your table")) from error
+        st.session_state["uploaded"] = kept
+    return kept[1]
 
 
 def _show(found: Evaluation, folder: Path | None) -> None:
     table = found.tables[found.main]
     for text in found.warnings:
-        st.warning(text)
+        st.warning(parts.literal(text))
     side = "unseen patients" if found.main == "test" else found.main
-    st.markdown(f"**{found.name}** · {table.overall['accuracy'].n_slices:,} slices of {table.overall['accuracy'].n:,} "
-                f"patient groups ({side}){' · ' + found.split_note if found.split_note else ''}")  # fmt: skip
+    count = table.overall["accuracy"]
+    note = f" · {found.split_note}" if found.split_note else ""
+    st.markdown(
+        f"**{parts.literal(found.name)}** · {count.n_slices:,} slices of {count.n:,} patient groups ({side}){note}"
+    )
     titles = {"accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "auc": "AUC (macro)",
               "ece": "Calibration error (ECE)"}  # fmt: skip
     for column, key in zip(st.columns(4), _HEADLINE, strict=True):
@@ -102,11 +115,11 @@ def _show(found: Evaluation, folder: Path | None) -> None:
 def _grid(grid: Grid) -> None:
     if not grid.rows:
         return
-    st.markdown(f"**{grid.title}**")
+    st.markdown(f"**{parts.literal(grid.title)}**")
     cells = [dict(zip(grid.heads, map(_cell, row), strict=True)) for row in grid.rows]
     st.dataframe(cells, hide_index=True, height="content", alt=grid.title)
     if grid.note:
-        st.caption(grid.note)
+        st.caption(parts.literal(grid.note))
 
 
 def _cell(value: Estimate | str) -> str:
@@ -151,7 +164,7 @@ def _confusion(found: Evaluation, folder: Path | None) -> None:
                 and item.prediction.predicted == answers.classes[column]]  # fmt: skip
     for start in range(0, min(len(pictures), 6), 2):
         for place, item in zip(st.columns(2), pictures[start : start + 2], strict=False):
-            caption = f"{item.prediction.patient_group}: {item.prediction.confidence:.0%}"
+            caption = parts.literal(f"{item.prediction.patient_group}: {item.prediction.confidence:.0%}")
             place.image(str(item.picture), caption=caption, width="stretch", alt=caption)
 
 
@@ -176,5 +189,5 @@ def _compare(folders: list[Path]) -> None:
     st.divider()
     found = compare_runs(folders, evaluations)
     for text in found.notes:
-        st.info(text)
+        st.info(parts.literal(text))
     _grid(comparison_grid(found))

@@ -24,6 +24,7 @@ class Study:
     slices: list[Slice]
     note: str = ""
     facts: dict[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,16 +68,15 @@ def _choose() -> Study | None:
     key = "_".join(item.file_id for item in uploads)
     kept: Study | None = st.session_state.get("study")
     if kept is not None and kept.key == key:  # reading a volume takes a moment; it is read once
-        return kept
+        parts.problems_told(kept.problems)
+        return kept if kept.slices else None
     files = [(item.name, item.getvalue()) for item in uploads]
     slices, problems = parts.read_uploads(files)
     parts.problems_told(problems)
-    if not slices:
-        return None
     name = files[0][0] if len(files) == 1 else f"{files[0][0]} and {len(files) - 1} more files"
-    study = Study(key, name, slices, facts=header_facts(Entry(*files[0])))
+    study = Study(key, name, slices, facts=header_facts(Entry(*files[0])), problems=tuple(problems))
     st.session_state["study"] = study
-    return study
+    return study if slices else None
 
 
 def _example() -> Study:
@@ -117,8 +117,9 @@ def _place(study: Study, predictor: Predictor) -> int:
 
 def _profile(study: Study, predictor: Predictor) -> Profile:
     """Answers along a volume, at most `PROFILED`; kept while it is looked at."""
-    kept: tuple[str, Profile] | None = st.session_state.get("profile")
-    if kept is not None and kept[0] == study.key:
+    key = (study.key, parts.model_key(predictor))
+    kept: tuple[tuple[str, str], Profile] | None = st.session_state.get("profile")
+    if kept is not None and kept[0] == key:
         return kept[1]
     count = len(study.slices)
     step = max(1, -(-count // PROFILED))
@@ -132,7 +133,7 @@ def _profile(study: Study, predictor: Predictor) -> Profile:
         bar.empty()
     strongest = places[max(range(len(places)), key=lambda number: _strength(answers[number]))]
     found = Profile(places, tuple(answers), strongest)
-    st.session_state["profile"] = (study.key, found)
+    st.session_state["profile"] = (key, found)
     return found
 
 
@@ -141,9 +142,8 @@ def _strength(answer: Answer) -> tuple[float, float]:
     item = answer.prediction
     if not item.probabilities:
         return -1.0, 0.0
-    none = item.probabilities[item.classes.index("no_tumor")] if "no_tumor" in item.classes else 0.0
     area = float((answer.region > 0.5).sum()) if answer.region is not None else 0.0
-    return (area if none < 0.5 else 0.0), 1 - none
+    return (area if item.tumour_probability > 0.5 else 0.0), item.tumour_probability
 
 
 def _facts(study: Study, picture: Slice) -> dict[str, str]:

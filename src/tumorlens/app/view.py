@@ -56,7 +56,7 @@ def show(item: Explained, name: str, note: str, predictor: Predictor, key: str) 
     with st.expander(words.TRUST, key=f"trust_{key}"):
         trust(predictor, prediction)
     with st.expander(words.REPORT, key=f"report_{key}"):
-        _report(item, name, predictor, target, way, key)
+        _report(item, name, predictor, (target, against), way, key)
 
 
 def _what(predictor: Predictor, prediction: Prediction, key: str) -> tuple[str, str, Way]:
@@ -160,15 +160,14 @@ def _with_region(item: Explained, shown: Float32, predictor: Predictor) -> tuple
     found = item.finding(region.threshold) if region else None
     if found is None:
         return grey, "The slice" if region is None else "The slice; the model sees no tumour in it"
-    size = f"{found.area_mm2:.0f} mm²" if found.area_mm2 else f"{found.area / found.mask.size:.1%} of the picture"
     drawn = outlined(np.repeat(grey[..., None], 3, axis=2), found.mask)
-    return drawn, f"The slice, and where the model sees tumour ({found.place}, {size}). No segmentation"
+    return drawn, f"The slice, and where the model sees tumour ({found.place}, {found.size}). No segmentation"
 
 
 def _unanswered(prediction: Prediction) -> None:
     """Why there is no answer."""
     if prediction.status == "error":
-        st.error(prediction.message)
+        st.error(parts.literal(prediction.message))
         return
     st.html(f'<h2 class="tl-answer" data-testid="answer">{words.NO_ANSWER}</h2>')
     st.warning(words.NOT_A_BRAIN)
@@ -231,13 +230,13 @@ def _interval(estimate: Mapping[str, Any]) -> str:
     return f"{estimate['value']:.2f} ({estimate['low']:.2f} to {estimate['high']:.2f})"
 
 
-def _report(item: Explained, name: str, predictor: Predictor, target: str, way: Way, key: str) -> None:
+def _report(item: Explained, name: str, predictor: Predictor, classes: tuple[str, str], way: Way, key: str) -> None:
     from tumorlens.case_report import Case, case_html, case_pdf
 
     st.markdown(words.REPORT_NOTE)
     named = st.checkbox(words.WITH_NAME, key=f"named_{key}")
     kind = own_kind(predictor.card.metrics, item.answer.prediction).replace("**", "")
-    case = Case(item, predictor.card, target, way, name if named else "", kind)
+    case = Case(item, predictor.card, classes[0], way, name if named else "", kind, classes[1])
     with st.container(horizontal=True):
         # Made when it is asked for: most readers never do.
         st.download_button("Report (PDF)", lambda: case_pdf(case), "report.pdf", "application/pdf", on_click="ignore",

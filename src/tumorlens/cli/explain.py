@@ -8,7 +8,7 @@ from tyro.conf import Positional
 
 from tumorlens import DISCLAIMER
 from tumorlens.cli.terminal import progress_bar, say
-from tumorlens.errors import RunError
+from tumorlens.errors import InputError, RunError
 from tumorlens.pipeline import REFERENCE, Way
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class _Sheet:
         panel(item.picture.pixels, values, seen.mask if seen else None).save(self._out / f"{name}_panel.png")
         if self._volume is None or self._volume.source != found.source:
             self._end_volume()
-            self._volume, self._name = VolumePictures(found.source), name.partition("_frame")[0]
+            self._volume, self._name = VolumePictures(found.source), self._folder.whole(found.source)
         self._volume.add(item, values)
         self.findings.append({
             "input": found.source, "frame": found.frame, "predicted": found.predicted,
@@ -107,13 +107,17 @@ class _Sheet:
 
     def close(self) -> None:
         """Write what is left."""
-        self._end_volume()
         (self._out / "findings.json").write_text(json.dumps(self.findings, indent=2) + "\n", encoding="utf-8")
+        self._end_volume()
 
     def _end_volume(self) -> None:
-        if self._volume is not None:
-            self._volume.save(self._out, self._name)
-            self._volume = None
+        volume, self._volume = self._volume, None
+        if volume is None:
+            return
+        try:
+            volume.save(self._out, self._name)
+        except InputError as error:  # its slices are there all the same
+            say(f"left out: maps as a volume: {error}")
 
 
 def score(
@@ -142,19 +146,14 @@ def score(
         source: Only slices of this source.
         out: A JSON file for the figures.
     """
+    from tumorlens.cli.sides import samples_of
     from tumorlens.cli.tables import show_grids
-    from tumorlens.data.manifest import read_manifest
-    from tumorlens.data.splits import VAL_SHARE, sides_of_fold
-    from tumorlens.evaluate.run_folder import PREDICTIONS, read_run
     from tumorlens.evaluate.tables import Grid
     from tumorlens.evaluate.values import estimates_json
     from tumorlens.map_scores import FIGURES, graph_methods, score_maps, torch_methods
     from tumorlens.runtime.predictor import Predictor
 
-    samples = read_manifest(manifest)
-    if fold is not None:  # the validation side depends on the seed of the run that the bundle lies in
-        run = read_run(model.parent).settings if (model.parent / PREDICTIONS).is_file() else {}
-        samples = sides_of_fold(samples, fold, VAL_SHARE, int(run.get("seed", 0)))
+    samples = samples_of(manifest, fold, model)
     samples = [item for item in samples if not source or item.source == source]
     predictor = Predictor(model, answer_all=True)
     drawn = graph_methods(predictor) | (torch_methods(model, methods) if methods else {})

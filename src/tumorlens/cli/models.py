@@ -134,11 +134,12 @@ def quantise(bundle: Positional[Path], manifest: Positional[Path], /, fold: str 
             validation slices tell how far the answers agree.
         fold: The fold that the model is tested on.
     """
+    from tumorlens.cli.sides import samples_of
     from tumorlens.runtime.quantise import quantise as add
 
     folder = _bundle_in(bundle)
     with progress_bar() as bar:
-        found = add(folder, manifest, fold, bar.update)
+        found = add(folder, samples_of(manifest, fold, folder), manifest.parent, bar.update)
     say(
         f"on {found.checked_on} validation slices: {found.same:.1%} the same class, probabilities within "
         f"{found.largest:.3f} for 99 % of them, maps correlated by at least {found.correlation:.3f} for 99 %"

@@ -78,14 +78,15 @@ def predict(
             f"--way {way}: {model} has no region head. Take gradcam, or teach it with `tumorlens region RUN`"
         )
     plan: dict[str, Any] = {
-        "model": file_hash(model / CARD), "precision": predictor.engine.precision, "coverage": coverage,
-        "answer_all": answer_all, "plane": plane, "every": every, "window": window,
-        "heatmaps": str(heatmaps or ""), "way": way,
+        "inputs": list(map(str, inputs)), "model": file_hash(model / CARD), "precision": predictor.engine.precision,
+        "engine": engine, "coverage": coverage, "answer_all": answer_all, "plane": plane, "every": every,
+        "window": window, "heatmaps": str(heatmaps or ""), "way": way,
     }  # fmt: skip
     options = ReadOptions(plane="" if plane == "acquired" else plane, every=every, window=window)
     with AnswerFile(out, predictor.classes, plan, going_on) as table, progress_bar() as bar:
-        skip = {row.source for row in table.kept}
-        answers = explain_paths(inputs, predictor, lambda done, n: bar.update("predicting", done, n), options, skip)
+        answers = explain_paths(
+            inputs, predictor, lambda done, n: bar.update("predicting", done, n), options, table.is_done
+        )
         counts = _write(answers, table, MapFolder(heatmaps) if heatmaps else None, way, alone)
     told = f"{counts['ok']} answered, {counts['refused']} refused, {counts['error']} could not be read"
     say(f"{told}; wrote {out}" + (f" and {heatmaps}" if heatmaps else ""))

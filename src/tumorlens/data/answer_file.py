@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -56,16 +57,24 @@ class AnswerFile:
         self._rows = path.with_name(f"{path.name}.rows.csv") if parquet else path
         self._json = path.suffix.lower() == ".jsonl"
         self.kept: list[Kept] = []
+        self._done: set[str] = set()
         if resume and self._state.is_file():
             self._check_plan(plan)
             self.kept = list(self._restore()) if self._rows.is_file() else []
+            self._done = {_stored(row.source) for row in self.kept}
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._state.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
+        temporary = self._state.with_name(f"{self._state.name}.part")
+        temporary.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(self._state)
         mode: Literal["a", "w"] = "a" if self.kept else "w"
         self._file = self._rows.open(mode, encoding="utf-8", newline="", errors="backslashreplace")
         self._writer = (
             _JsonWriter(self._file, classes) if self._json else PredictionWriter(self._file, classes, not self.kept)
         )
+
+    def is_done(self, source: str) -> bool:
+        """Whether the rows of an input are there already."""
+        return _stored(source) in self._done
 
     def write(self, predictions: Iterable[Prediction]) -> None:
         """Append rows, flushed."""
@@ -116,7 +125,8 @@ class AnswerFile:
         temporary.replace(self._rows)
 
     def _read(self) -> Iterator[tuple[str, list[str], Kept]]:
-        with self._rows.open(encoding="utf-8", newline="") as file:
+        # A row may be cut off within a character.
+        with self._rows.open(encoding="utf-8", errors="replace", newline="") as file:
             yield from self._read_json(file) if self._json else self._read_csv(file)
 
     def _read_csv(self, file: TextIO) -> Iterator[tuple[str, list[str], Kept]]:
@@ -124,14 +134,24 @@ class AnswerFile:
         confidence = heads.index("confidence")
         for number, row in enumerate(csv.reader(file)):
             if number and len(row) == len(heads):  # a row that was cut off has fewer
-                yield row[0], row, Kept(row[0], int(row[1]), row[2], bool(row[confidence]))
+                yield row[0], row, Kept(_spoken(row[0]), int(row[1]), row[2], bool(row[confidence]))
 
     def _read_json(self, file: TextIO) -> Iterator[tuple[str, list[str], Kept]]:
         for line in file:
-            with suppress(ValueError):  # a line that was cut off
+            with suppress(ValueError, KeyError, TypeError):  # a line that was cut off
                 row = json.loads(line)
                 answered = row["confidence"] is not None
                 yield row["input"], [line.rstrip("\n")], Kept(row["input"], row["frame"], row["status"], answered)
+
+
+def _stored(source: str) -> str:
+    """A name as a CSV table has it: what is no UTF-8 in the file system's bytes is spelled out."""
+    return source.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _spoken(source: str) -> str:
+    """A name as the file system has it, from a CSV table."""
+    return re.sub(r"\\udc([89a-f][0-9a-f])", lambda found: chr(0xDC00 + int(found[1], 16)), source)
 
 
 def answers_as(predictions: Sequence[Prediction], classes: Sequence[str], suffix: str) -> bytes:

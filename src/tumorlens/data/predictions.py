@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -59,22 +59,28 @@ def read_predictions(path: Path) -> list[Prediction]:
     """
     if not path.is_file():
         raise RunError(f"{path}: no predictions there. Give a run folder made by `tumorlens train`")
+    try:
+        found = list(_rows(path))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise RunError(f"{path}: no table in UTF-8 ({error}). Save it as CSV with that encoding") from error
+    if not found:
+        raise RunError(f"{path}: no rows in it. Predict or train first")
+    return found
+
+
+def _rows(path: Path) -> Iterator[Prediction]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, restval="")
         classes = tuple(name[2:] for name in reader.fieldnames or [] if name.startswith("p_"))
         if not classes or "input" not in (reader.fieldnames or []):
             raise RunError(f"{path}: not a table of predictions; columns are {reader.fieldnames}")
-        found = []
         for row in reader:
             try:
-                found.append(_prediction(row, classes))
+                yield _prediction(row, classes)
             except KeyError as error:
                 raise RunError(f"{path}: has no column {error}. Predict again, or add it") from error
             except ValueError as error:
                 raise RunError(f"{path}, line {reader.line_num}: {error}. Mend or remove the row") from error
-    if not found:
-        raise RunError(f"{path}: no rows in it. Predict or train first")
-    return found
 
 
 def _prediction(row: dict[str, str], classes: tuple[str, ...]) -> Prediction:

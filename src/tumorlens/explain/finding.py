@@ -24,6 +24,11 @@ class EvidenceRegion:
     area_mm2: float | None
     place: str
 
+    @property
+    def size(self) -> str:
+        """Its size in words: mm² where the spacing is known, else its share of the picture."""
+        return f"{self.area_mm2:.0f} mm²" if self.area_mm2 else f"{self.area / self.mask.size:.1%} of the picture"
+
     def to_json(self) -> dict[str, Any]:
         """All but the mask, as plain values."""
         return {"box": list(self.box), "area": self.area, "area_mm2": self.area_mm2, "place": self.place}

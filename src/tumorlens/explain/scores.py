@@ -46,7 +46,8 @@ def localise(values: Float32, mask: Mask, head: Mask) -> Localisation:
         head: (h, w), where the picture shows the head.
 
     Returns:
-        A map that is 0 everywhere finds nothing: its figures are 0, its distance is that of the head's centre.
+        A map that is 0 everywhere finds nothing: its figures are 0, its distance is that of the head's
+        centre, and outside the head is what chance would put there.
 
     Raises:
         InputError: the mask is empty, or the shapes differ.
@@ -56,11 +57,12 @@ def localise(values: Float32, mask: Mask, head: Mask) -> Localisation:
     away = distance_transform_edt(~mask)
     columns = np.flatnonzero(head.any(axis=0))
     width = float(columns[-1] - columns[0] + 1) if columns.size else float(mask.shape[1])
+    beyond = ~binary_fill_holes(head)
     total = float(values.sum())
     if total <= 0:
         centre = away[mask.shape[0] // 2, mask.shape[1] // 2]
         nothing = np.zeros(len(LEVELS))
-        return Localisation(0.0, 0.0, 0.0, float(mask.mean()), float(centre) / width, 0.0, nothing, nothing)
+        return Localisation(0.0, 0.0, 0.0, float(mask.mean()), float(centre) / width, beyond.mean(), nothing, nothing)
     place = np.unravel_index(int(values.argmax()), values.shape)
     outlines = [values >= level * values.max() for level in LEVELS]
     both = np.array([(outline & mask).sum() for outline in outlines], dtype=np.float64)
@@ -71,7 +73,7 @@ def localise(values: Float32, mask: Mask, head: Mask) -> Localisation:
         energy=float(values[mask].sum()) / total,
         precision=_average_precision(values, mask),
         distance=float(away[place]) / width,
-        outside=float(values[~binary_fill_holes(head)].sum()) / total,
+        outside=float(values[beyond].sum()) / total,
         dice=2 * both / (both + either),
         iou=both / either,
     )

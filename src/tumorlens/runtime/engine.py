@@ -32,11 +32,16 @@ class Engine(Protocol):
         """The graph's outputs by name for squares (n, 1, size, size), float32 in [0, 1]."""
 
 
-def cache_folder() -> Path:
-    """Where compiled graphs are kept: $TUMORLENS_CACHE, else `tumorlens` in the user's cache folder."""
+def cache_folder() -> Path | None:
+    """Where compiled graphs are kept: $TUMORLENS_CACHE, else below the user's cache folder, if there is one."""
     given = os.environ.get(CACHE_VARIABLE)
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tumorlens"
-    return (Path(given) if given else base) / "graphs"
+    if given:
+        return Path(given) / "graphs"
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # nobody's home, as in some containers
+        return None
+    return base / "tumorlens" / "graphs"
 
 
 def load_engine(
@@ -63,16 +68,16 @@ def load_engine(
         BundleError: the graph cannot be loaded, or was not quantised.
         TumorlensError: this processor or engine does not have the precision, or no engine is installed.
     """
+    chosen = name if name != "auto" else next((n for n in ("openvino", "onnxruntime") if find_spec(n)), "openvino")
+    if not find_spec(chosen):
+        raise TumorlensError(f"engine {chosen} is not installed. `pip install {chosen}`, or leave out --engine")
     if precision == "auto":
         agree = card.int8 and card.int8.same >= SAME and card.int8.correlation >= CORRELATION
-        precision = "int8" if agree and name != "onnxruntime" else "fp32"
+        precision = "int8" if agree and chosen == "openvino" else "fp32"
     if precision == "int8" and card.int8 is None:
         raise BundleError(
             f"{folder}: has no 8-bit graph. Take --precision fp32, or make one: `tumorlens quantise {folder} MANIFEST`"
         )
-    chosen = name if name != "auto" else next((n for n in ("openvino", "onnxruntime") if find_spec(n)), "")
-    if not chosen or not find_spec(chosen):
-        raise TumorlensError(f"no engine: {chosen or 'openvino'} is not installed. `pip install openvino`")
     if chosen == "onnxruntime":
         return _OnnxRuntime(folder / ONNX, precision)
     return _OpenVino(folder / (INT8[0] if precision == "int8" else ONNX), precision, many, cache)
@@ -144,9 +149,9 @@ def _usable(folder: Path) -> bool:
 
 
 def _prune(folder: Path) -> None:
-    """Keep the newest compiled graphs only: each version of a model leaves one behind."""
+    """Keep the graphs that were read or written last: each version of a model leaves one behind."""
     try:
-        graphs = sorted(folder.glob("*.blob"), key=lambda path: path.stat().st_mtime, reverse=True)
+        graphs = sorted(folder.glob("*.blob"), key=lambda path: max(path.stat()[7:9]), reverse=True)
         for path in graphs[_KEPT:]:
             path.unlink()
     except OSError:  # another process was quicker

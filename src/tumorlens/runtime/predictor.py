@@ -97,7 +97,7 @@ class Predictor:
             ready.append((number, geometry))
         if squares:
             found = self.run(np.stack(squares)[:, None])
-            rows = _softmax(found.logits.astype(np.float64) / self.card.temperature)
+            rows = softmax(found.logits.astype(np.float64) / self.card.temperature)
             for position, (number, geometry) in enumerate(ready):
                 item = slices[number]
                 strange = "" if found.strangeness is None else self._strange(float(found.strangeness[position]))
@@ -162,7 +162,7 @@ def failed(source: str, frame: int, message: str, classes: tuple[str, ...]) -> P
 
 
 # SciPy has both, and takes longer to import than all else that an answer needs.
-def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n, C) to shares (n, C) that add up to 1."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from tumorlens.data.manifest import read_manifest
 from tumorlens.data.preprocess import prepare
 from tumorlens.data.readers import read_slice
-from tumorlens.data.splits import VAL_SHARE, sides_of_fold
 from tumorlens.errors import ManifestError
 from tumorlens.model.bundle import INT8, ONNX, Agreement, Card, load_card, write_card
 from tumorlens.records import Float32, Sample
 from tumorlens.runtime.engine import Engine, load_engine
+from tumorlens.runtime.predictor import softmax
 
 Progress = Callable[[str, int, int], None]
 CALIBRATED_ON = 300
@@ -25,7 +24,7 @@ _BATCH = 16
 _KEPT_EXACT = ("MatMul",)
 
 
-def quantise(bundle: Path, manifest: Path, fold: str | None, progress: Progress) -> Agreement:
+def quantise(bundle: Path, samples: Sequence[Sample], root: Path, progress: Progress) -> Agreement:
     """Quantise a bundle's graph with NNCF, and say in its card how far the answers agree.
 
     Ranges are the extremes over training slices: cutting them off, as is usual, loses the few strong cells that the
@@ -33,8 +32,8 @@ def quantise(bundle: Path, manifest: Path, fold: str | None, progress: Progress)
 
     Args:
         bundle: a bundle folder with `model.onnx`.
-        manifest: a manifest with splits, or with folds and `fold`.
-        fold: the fold that the model is tested on.
+        samples: with their sides.
+        root: the folder that their paths are relative to.
         progress: called with (stage, done, total).
 
     Raises:
@@ -42,18 +41,20 @@ def quantise(bundle: Path, manifest: Path, fold: str | None, progress: Progress)
         ManifestError: fewer than 10 training or validation slices.
     """
     card = load_card(bundle, needs=ONNX)
-    samples = read_manifest(manifest)
-    if fold is not None:
-        samples = sides_of_fold(samples, fold, VAL_SHARE, 0)
     train, val = (_drawn(samples, side, most) for side, most in (("train", CALIBRATED_ON), ("val", CHECKED_ON)))
     if min(len(train), len(val)) < _LEAST:
         raise ManifestError(
-            f"{manifest}: {len(train)} training and {len(val)} validation slices, needed are {_LEAST} of both. Split it"
+            f"{len(train)} training and {len(val)} validation slices, needed are {_LEAST} of both. Give a manifest "
+            "with splits, or with folds and --fold"
         )
-    squares = [_square(item, manifest.parent, card) for item in _told(train, "reading", progress)]
+    squares = [_square(item, root, card) for item in _told(train, "reading", progress)]
+    # An interruption from here on leaves the bundle as it was without 8 bits.
+    for name in INT8:
+        (bundle / name).unlink(missing_ok=True)
+    write_card(bundle, card.model_copy(update={"int8": None}))
     _write_graph(bundle, squares, progress)
     exact, rounded = load_engine(bundle, card), load_engine(bundle, card.model_copy(update={"int8": _UNKNOWN}), "int8")
-    checked = [_square(item, manifest.parent, card) for item in _told(val, "checking", progress)]
+    checked = [_square(item, root, card) for item in _told(val, "checking", progress)]
     found = agreement(exact, rounded, checked, card.temperature, len(train))
     write_card(bundle, card.model_copy(update={"int8": found}))
     return found
@@ -67,7 +68,7 @@ def agreement(
     for start in range(0, len(squares), _BATCH):
         images = np.stack(squares[start : start + _BATCH])[:, None]
         one, other = exact.run(images), rounded.run(images)
-        shares = [_shares(found["logits"], temperature) for found in (one, other)]
+        shares = [softmax(found["logits"] / np.float64(temperature)) for found in (one, other)]
         chosen = shares[0].argmax(axis=1)
         same += list(chosen == shares[1].argmax(axis=1))
         differences += list(np.abs(shares[0] - shares[1]).max(axis=1))
@@ -113,8 +114,6 @@ def _write_graph(bundle: Path, squares: Sequence[Float32], progress: Progress) -
             activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
         ),
     )
-    for name in INT8:
-        (bundle / name).unlink(missing_ok=True)
     ov.save_model(rounded, bundle / INT8[0])
 
 
@@ -132,8 +131,3 @@ def _told(samples: Sequence[Sample], stage: str, progress: Progress) -> Iterator
 
 def _square(sample: Sample, root: Path, card: Card) -> Float32:
     return prepare(read_slice(root, sample), card.preprocess)[0]
-
-
-def _shares(logits: Float32, temperature: float) -> Float32:
-    powers = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))

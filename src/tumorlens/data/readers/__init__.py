@@ -24,7 +24,7 @@ from tumorlens.records import Float32, Sample, Slice
 
 __all__ = [
     "ALL_SLICES", "ARCHIVES", "SUFFIXES", "Entry", "ReadOptions", "Refused", "check_size", "entries_in", "find_inputs",
-    "header_facts", "images_below", "in_uploads", "open_entry", "read_mask", "read_slice", "read_slices",
+    "forget", "header_facts", "images_below", "in_uploads", "open_entry", "read_mask", "read_slice", "read_slices",
     "write_maps",
 ]  # fmt: skip
 
@@ -139,7 +139,9 @@ def find_inputs(paths: Sequence[Path]) -> list[Entry | Refused]:
         Entries, read when they are opened, and a `Refused` for what cannot be used: a missing file, a folder or an
         archive with nothing in it, a bad member of an archive.
     """
-    return _ordered([item for path in paths for item in _listed(path)])
+    # What is named twice is one; of two members of one name the second is refused, and both are told.
+    found = {(item.address, isinstance(item, Refused)): item for path in paths for item in _listed(path)}
+    return _ordered(list(found.values()))
 
 
 def in_uploads(entries: Sequence[Entry]) -> list[Entry | Refused]:
@@ -161,6 +163,12 @@ def write_maps(entry: Entry, maps: Mapping[int, Float32], plane: str, path: Path
         return False
     nifti.write_like(entry, maps, cast(Plane, plane), path)
     return True
+
+
+def forget() -> None:
+    """Let go of archives and volumes that are kept between two calls, so that uploads do not outlive their use."""
+    archive.close_archives()
+    nifti.forget()
 
 
 def header_facts(entry: Entry) -> dict[str, str]:

@@ -13,6 +13,7 @@ import math
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -131,10 +132,10 @@ def write_like(entry: Entry, maps: Mapping[int, Float32], plane: Plane, path: Pa
         flat[places[frame]] = values
     back = ornt_transform(axcodes2ornt("RAS"), io_orientation(image.affine))
     values = np.asarray(apply_orientation(flat.reshape(volume.values.shape), back)).reshape(_volume_shape(image))
+    # The affine that was read by; a broken second form of it, which some files have, is not passed on.
     made = type(image)(values, image.affine)
-    made.header.set_xyzt_units(*image.header.get_xyzt_units())
-    made.set_sform(*image.get_sform(coded=True))
-    made.set_qform(*image.get_qform(coded=True))
+    with suppress(KeyError, ValueError):  # units that are not known
+        made.header.set_xyzt_units(*image.header.get_xyzt_units())
     nibabel.save(made, path)
 
 
@@ -206,8 +207,18 @@ class _Recent:
             self._volumes.move_to_end(key)
             return self._volumes[key]
 
+    def clear(self) -> None:
+        """Keep none."""
+        with self._lock:
+            self._volumes.clear()
+
 
 _RECENT = _Recent()
+
+
+def forget() -> None:
+    """Let go of the volumes that are kept; they are read again when needed."""
+    _RECENT.clear()
 
 
 def _load(entry: Entry, check_size: Callable[..., None], options: ReadOptions) -> _Volume:

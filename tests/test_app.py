@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 from tests.conftest import ROOT, real_path
 from tumorlens.app.learn import simulate
 from tumorlens.app.parts import MODELS_VARIABLE, models, read_uploads
-from tumorlens.app.results import find_runs
+from tumorlens.app.results import RUNS_VARIABLE, find_runs
 from tumorlens.app.view import own_kind
 from tumorlens.data.readers import Entry, header_facts
 from tumorlens.examples import EXAMPLES
@@ -185,15 +185,17 @@ folder._answer(files, rows, parts.choose_predictor())
 
 def test_results_show_tables_and_compare(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    assert "docs/results/reference/fold0" in find_runs()
+    assert {"docs/results/reference/fold0", "docs/results/best"} <= find_runs().keys()
+    monkeypatch.setenv(RUNS_VARIABLE, "docs/results/best/fold2:docs/results/without_region/fold2")
     page = opened("results")
     assert not page.exception
     assert len(page.metric) == 4 and float(page.metric[0].value) > 0.5
     assert len(page.dataframe) > 4
     names = page.selectbox[0].options
-    page.selectbox[0].select(next(name for name in names if name.endswith("best"))).run()
-    page.selectbox[1].select(next(name for name in names if name.endswith("without_region"))).run()
+    assert len(names) == 2
+    page.selectbox[1].select(names[1]).run()
     assert not page.exception and not page.error
+    assert "McNemar" in str([item.value for item in page.caption])
 
 
 def test_learning_follows_a_picture_and_a_split() -> None:

@@ -31,11 +31,16 @@ def test_it_is_whole_and_says_what_it_is() -> None:
 
 
 def test_examples_are_answered_with_a_map(predictor: Predictor) -> None:
+    refused = set()
     for example in EXAMPLES:
-        (picture,) = read_slices(example.path)
-        item = Explained(predictor.predict([picture])[0], picture)
-        assert item.heatmap().shape == picture.pixels.shape
-        assert item.heatmap().max() > 0
+        for picture in read_slices(example.path)[::7]:
+            item = Explained(predictor.predict([picture])[0], picture)
+            if item.answer.evidence is None:
+                refused.add(example.key)
+                continue
+            assert item.heatmap().shape == picture.pixels.shape
+            assert item.heatmap().max() > 0
+    assert refused == {"cartoon"}
 
 
 def test_it_knows_tumours_of_patients_it_never_saw(predictor: Predictor) -> None:

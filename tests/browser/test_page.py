@@ -176,6 +176,12 @@ def test_bad_uploads_get_a_sentence_and_good_ones_an_answer(visit, tmp_path: Pat
     page.locator("input[type=file]").set_input_files([tmp_path / "words.png", tmp_path / "fine.png"])
     page.get_by_text("words.png: not a picture").wait_for(timeout=60_000)
     assert answer_of(page) in ANSWERS
+    picture("healthy_axial").save(tmp_path / "next.png")
+    page.locator("input[type=file]").set_input_files(tmp_path / "next.png")  # a new drop is a new study
+    page.locator(".tl-soft", has_text=re.compile("^next.png$")).first.wait_for(timeout=60_000)
+    settle(page)
+    assert answer_of(page) == "No tumour"
+    assert page.get_by_text("words.png: not a picture").count() == 0
     assert page.get_by_text("Traceback").count() == 0
 
 

@@ -1,6 +1,7 @@
 """One study: a picture, a series or a volume, with its answer."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import streamlit as st
 
@@ -63,6 +64,7 @@ def _choose() -> Study | None:
         st.html(parts.soft(words.PRIVATE))
     with right:
         _gallery()
+    uploads = _dropped_last(uploads or [])
     if not uploads:
         return _example()
     key = "_".join(item.file_id for item in uploads)
@@ -77,6 +79,17 @@ def _choose() -> Study | None:
     study = Study(key, name, slices, facts=header_facts(Entry(*files[0])), problems=tuple(problems))
     st.session_state["study"] = study
     return study if slices else None
+
+
+def _dropped_last(uploads: list[Any]) -> list[Any]:
+    """The files that were dropped together last: a new drop is a new study, however many lie in the widget."""
+    before: set[str] = st.session_state.get("seen", set())
+    fresh = {item.file_id for item in uploads} - before
+    if fresh:
+        st.session_state["dropped"] = fresh
+    st.session_state["seen"] = {item.file_id for item in uploads}
+    dropped = st.session_state.get("dropped", set())
+    return [item for item in uploads if item.file_id in dropped] or uploads
 
 
 def _example() -> Study:

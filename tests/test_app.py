@@ -183,6 +183,35 @@ folder._answer(files, rows, parts.choose_predictor())
     assert opened_row.overlay().size == (384, 384)
 
 
+def test_folders_that_are_classes_give_labels() -> None:
+    script = """
+import streamlit as st
+from tumorlens.app import folder, parts
+from tumorlens.examples import EXAMPLES
+predictor = parts.choose_predictor()
+rows = st.session_state.setdefault("kept", {})
+data = {item.key: item.path.read_bytes() for item in EXAMPLES}
+files = [("set/pituitary_tumor/a.png", data["sellar_mass"]), ("set/notumor/b.png", data["healthy_axial"]),
+         ("set/glioma/c.png", data["healthy_coronal"]), ("elsewhere/d.png", data["healthy_axial"])]
+folder._answer(files, rows, predictor)
+folder._labelled(list(rows.values()), predictor.classes)
+"""
+    page = AppTest.from_string(script, default_timeout=90).run()
+    assert not page.exception
+    assert "**2 of 3** answered right" in page.markdown[0].value
+    table = page.dataframe[0].value
+    assert list(table.iloc[:, 0]) == ["Glioma", "No tumour", "Pituitary tumour"]
+    assert table["No tumour"].tolist() == [1, 1, 0]
+
+
+def test_a_volume_is_cut_in_any_plane(page: AppTest) -> None:
+    page.button(key="example_lesion_volume").click().run()
+    page.session_state["plane"] = "coronal"
+    page.run()
+    assert not page.exception and not page.error
+    assert "of 24" not in html(page) and "coronal" in html(page)
+
+
 def test_results_show_tables_and_compare(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert {"docs/results/reference/fold0", "docs/results/best"} <= find_runs().keys()

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import re
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from PIL import Image
 
 from tumorlens.app import parts, view, words
 from tumorlens.data.answer_file import answers_as
+from tumorlens.data.index import class_of_folder
 from tumorlens.data.readers import Entry, Refused, forget, in_uploads, read_slices
 from tumorlens.errors import TumorlensError
 from tumorlens.examples import EXAMPLES
@@ -68,6 +70,7 @@ def page() -> None:
         return
     shown = _filtered(list(rows.values()))
     _summary(list(rows.values()), shown)
+    _labelled(list(rows.values()), predictor.classes)
     chosen = _table(shown)
     _downloads(shown, predictor.classes)
     if chosen is not None:
@@ -188,6 +191,29 @@ def _summary(rows: Sequence[Row], shown: Sequence[Row]) -> None:
     counts = {title: sum(row.answer.prediction.status == key for row in rows) for key, title in VERDICTS.items()}
     told = ", ".join(f"{count} {title}" for title, count in counts.items() if count)
     st.markdown(f"**{len(rows)} slices**: {told}." + (f" {len(shown)} shown." if len(shown) < len(rows) else ""))
+
+
+def _label(row: Row) -> str:
+    """The class that a folder of its path names, as data sets are often laid out; else empty."""
+    folders = re.split(r"[/\\\\!]", row.answer.prediction.source)[:-1]
+    return next((name for name in map(class_of_folder, reversed(folders)) if name), "")
+
+
+def _labelled(rows: Sequence[Row], classes: tuple[str, ...]) -> None:
+    """Where folders are classes: how many answers are right, and the confusion matrix."""
+    import pandas as pd
+
+    pairs = [(_label(row), row.answer.prediction.predicted) for row in rows]
+    known = [pair for pair in pairs if pair[0] in classes and pair[1]]
+    if not known:
+        return
+    right = sum(label == answer for label, answer in known)
+    st.markdown(words.FOLDER_LABELLED.format(right=right, n=len(known)))
+    labels = [name for name in classes if any(label == name for label, _ in known)]
+    counts = [[sum(pair == (label, answer) for pair in known) for answer in classes] for label in labels]
+    table = pd.DataFrame(counts, columns=[class_title(name) for name in classes])
+    table.insert(0, "Label \\ answer", [class_title(name) for name in labels])
+    st.dataframe(table, hide_index=True, alt="Confusion matrix: rows are labels, columns are answers")
 
 
 def _table(rows: Sequence[Row]) -> Row | None:

@@ -9,7 +9,17 @@ from pathlib import Path
 import streamlit as st
 
 from tumorlens.app import words
-from tumorlens.data.readers import ARCHIVES, SUFFIXES, Entry, Refused, forget, in_uploads, read_slices
+from tumorlens.data.readers import (
+    ALL_SLICES,
+    ARCHIVES,
+    SUFFIXES,
+    Entry,
+    ReadOptions,
+    Refused,
+    forget,
+    in_uploads,
+    read_slices,
+)
 from tumorlens.errors import TumorlensError
 from tumorlens.model.bundle import CARD, ONNX
 from tumorlens.pipeline import REFERENCE
@@ -95,7 +105,9 @@ def model_key(predictor: Predictor) -> str:
     return predictor.card.files.get(ONNX, "")[:16]
 
 
-def read_uploads(files: Sequence[tuple[str, bytes]]) -> tuple[list[Slice], list[str]]:
+def read_uploads(
+    files: Sequence[tuple[str, bytes]], options: ReadOptions = ALL_SLICES
+) -> tuple[list[Slice], list[str]]:
     """The slices of uploaded files in the order of the body, and sentences on what cannot be used.
 
     Files never lie on disk, and their names are never paths. Together they may have `MOST_PIXELS`.
@@ -111,7 +123,7 @@ def read_uploads(files: Sequence[tuple[str, bytes]]) -> tuple[list[Slice], list[
             problems.append(words.TOO_MUCH.format(most=MOST_PIXELS // 1_000_000, name=entry.name))
             break
         try:
-            found = read_slices(entry)
+            found = read_slices(entry, options)
         except TumorlensError as error:
             problems.append(str(error))
             continue

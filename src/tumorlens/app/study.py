@@ -6,13 +6,15 @@ from typing import Any
 import streamlit as st
 
 from tumorlens.app import parts, view, words
-from tumorlens.data.readers import Entry, header_facts, read_slices
+from tumorlens.data.readers import Entry, Plane, ReadOptions, header_facts, read_slices
 from tumorlens.examples import EXAMPLES, Example
 from tumorlens.explain.profile import profile
 from tumorlens.pipeline import BATCH, Explained
 from tumorlens.records import Slice
 from tumorlens.runtime.predictor import Answer, Predictor
 
+VOLUMES = (".nii", ".nii.gz")
+PLANES: dict[Plane, str] = {"": "as acquired", "axial": "axial", "coronal": "coronal", "sagittal": "sagittal"}
 PROFILED = 48  # slices of a volume that are answered at once, evenly spaced
 
 
@@ -67,13 +69,14 @@ def _choose() -> Study | None:
     uploads = _dropped_last(uploads or [])
     if not uploads:
         return _example()
-    key = "_".join(item.file_id for item in uploads)
+    options = _cut(any(item.name.lower().endswith(VOLUMES) for item in uploads))
+    key = "_".join([*(item.file_id for item in uploads), options.plane])
     kept: Study | None = st.session_state.get("study")
     if kept is not None and kept.key == key:  # reading a volume takes a moment; it is read once
         parts.problems_told(kept.problems)
         return kept if kept.slices else None
     files = [(item.name, item.getvalue()) for item in uploads]
-    slices, problems = parts.read_uploads(files)
+    slices, problems = parts.read_uploads(files, options)
     parts.problems_told(problems)
     name = files[0][0] if len(files) == 1 else f"{files[0][0]} and {len(files) - 1} more files"
     study = Study(key, name, slices, facts=header_facts(Entry(*files[0])), problems=tuple(problems))
@@ -96,7 +99,19 @@ def _example() -> Study:
     keys = [item.key for item in EXAMPLES]
     chosen = st.session_state.get("example") or st.query_params.get("example", keys[0])
     example = next((item for item in EXAMPLES if item.key == chosen), EXAMPLES[0])
-    return Study(example.key, example.title, read_slices(example.path), example.note)
+    options = _cut(example.path.name.endswith(VOLUMES))
+    return Study(f"{example.key}{options.plane}", example.title, read_slices(example.path, options), example.note)
+
+
+def _cut(volume: bool) -> ReadOptions:
+    """How a volume is to be cut; asked where there is one."""
+    if not volume:
+        return ReadOptions()
+    plane = st.segmented_control(
+        "Plane", list(PLANES), default="", format_func=PLANES.__getitem__, key="plane", required=True,
+        bind="query-params", help=words.PLANE_HELP,
+    )  # fmt: skip
+    return ReadOptions(plane=plane or "")
 
 
 def _gallery() -> None:

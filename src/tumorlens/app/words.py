@@ -43,6 +43,7 @@ REPORT_NOTE = "One page with picture, map, answer and figures. No name of a file
 WITH_NAME = "Write the file's name into it"
 
 PROFILE = "Probability of each class along the volume"
+PLANE_HELP = "A NIfTI volume may be cut in any plane; as acquired is across its thickest slices."
 STRONGEST = "Shown first is the slice where the model sees most tumour."
 
 FOLDER_ABOUT = "Drop many pictures, or ZIP archives of them: a row a slice, to sort, filter, open and download."
@@ -50,6 +51,11 @@ FOLDER_LIMIT = "Up to {most} slices a session."
 FOLDER_EMPTY = "Nothing here yet. Drop files above, or try it with the examples."
 FOLDER_LEFT_OUT = "{n} more files were left out: a session takes {most} slices. Use `tumorlens predict` for more."
 OPEN_ROW = "Select a row to open it below."
+
+FOLDER_LABELLED = (
+    "Labelled by their folders: **{right} of {n}** answered right. Whose slices they are is not known here, so there "
+    "is no interval: `tumorlens data index` and `evaluate` give one."
+)
 
 RESULTS_ABOUT = "Figures of a run, with 95 % intervals by patient: tables, plots, and the slices behind each number."
 RESULTS_NONE = (

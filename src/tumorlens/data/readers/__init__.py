@@ -23,8 +23,8 @@ from tumorlens.errors import InputError
 from tumorlens.records import Float32, Sample, Slice
 
 __all__ = [
-    "ALL_SLICES", "ARCHIVES", "SUFFIXES", "Entry", "ReadOptions", "Refused", "check_size", "entries_in", "find_inputs",
-    "forget", "header_facts", "images_below", "in_uploads", "open_entry", "read_mask", "read_slice", "read_slices",
+    "ALL_SLICES", "ARCHIVES", "SUFFIXES", "Entry", "Plane", "ReadOptions", "Refused", "check_size", "entries_in",
+    "find_inputs", "forget", "header_facts", "images_below", "in_uploads", "open_entry", "read_mask", "read_slice", "read_slices",
     "write_maps",
 ]  # fmt: skip
 

@@ -24,8 +24,8 @@ from tumorlens.records import Float32, Sample, Slice
 
 __all__ = [
     "ALL_SLICES", "ARCHIVES", "SUFFIXES", "Entry", "Plane", "ReadOptions", "Refused", "check_size", "entries_in",
-    "find_inputs", "forget", "header_facts", "images_below", "in_uploads", "open_entry", "read_mask", "read_slice", "read_slices",
-    "write_maps",
+    "find_inputs", "forget", "header_facts", "images_below", "in_uploads", "open_entry", "read_mask", "read_slice",
+    "read_slices", "write_maps",
 ]  # fmt: skip
 
 #: What a folder or an archive is searched for; a file named directly is tried whatever its name.

@@ -268,21 +268,20 @@ def test_a_model_keeps_its_own_answers(page: AppTest, monkeypatch: pytest.Monkey
     assert page.session_state["profile"][0] != first
 
 
-def test_what_was_left_out_is_said_again() -> None:
-    script = """
-from tumorlens.app import parts, study
-kept = study.Study("k", "x", [], problems=("bad.png: not a picture",))
-import streamlit as st
-class Upload:
-    file_id, name = "k", "bad.png"
-    def getvalue(self): return b""
-st.session_state["study"] = kept
-st.file_uploader = lambda *a, **k: [Upload()]
-assert study._choose() is None
-"""
+def test_what_was_left_out_is_said_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Upload:
+        file_id, name = "k", "bad.png"
+
+        def getvalue(self) -> bytes:
+            return b"no picture"
+
+    monkeypatch.setattr("streamlit.file_uploader", lambda *given, **more: [Upload()])
+    script = "from tumorlens.app import study\nassert study._choose() is None"
     page = AppTest.from_string(script, default_timeout=30).run()
-    assert not page.exception
-    assert "not a picture" in page.error[0].value
+    for _ in range(2):
+        assert not page.exception
+        assert "not a picture" in page.error[0].value
+        page.run()
 
 
 def test_models_are_chosen_among_those_that_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

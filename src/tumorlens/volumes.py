@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tumorlens.data.orientation import turn, turn_back
 from tumorlens.data.readers import write_maps
 from tumorlens.data.readers.archive import find
 from tumorlens.explain.overlay import overlay
@@ -29,7 +28,7 @@ class VolumePictures:
         """A slice and its map (height, width), in the order of the file."""
         assert item.picture is not None  # only answered slices have a map
         self._items.append(item)
-        self._maps[item.picture.frame] = turn_back(values, item.picture.orientation)
+        self._maps[item.picture.frame] = values
 
     def save(self, folder: Path, name: str) -> list[str]:
         """Write `NAME_montage.png`, `NAME_profile.svg` and, of a NIfTI volume, `NAME_maps.nii.gz`.
@@ -45,6 +44,7 @@ class VolumePictures:
         first = self._items[0].picture
         assert first is not None
         volume = f"{name}_maps.nii.gz"
+        # Slices of NIfTI are cut upright, so their maps need not be turned back.
         if write_maps(find(self.source), self._maps, first.plane, folder / volume):
             written.append(volume)
         return written
@@ -58,8 +58,7 @@ class VolumePictures:
         pen = ImageDraw.Draw(sheet)
         for number, item in enumerate(chosen):
             assert item.picture is not None
-            values = _as_shown(self._maps[item.picture.frame], item)
-            tile = overlay(item.picture.pixels, values)
+            tile = overlay(item.picture.pixels, self._maps[item.picture.frame])
             tile.thumbnail((TILE, TILE))
             x, y = number % COLUMNS * TILE, number // COLUMNS * TILE
             sheet.paste(tile, (x + (TILE - tile.width) // 2, y + (TILE - tile.height) // 2))
@@ -74,9 +73,3 @@ class VolumePictures:
         frames = [item.frame for item in found]
         tumour = [item.tumour_probability for item in found]
         return profile(found, frames, frames[int(np.argmax(tumour))], max(frames) + 1)
-
-
-def _as_shown(values: Float32, item: Explained) -> Float32:
-    """A map on the file's own grid, turned as its picture is shown."""
-    assert item.picture is not None
-    return np.asarray(turn(values, item.picture.orientation))

@@ -195,7 +195,7 @@ def _summary(rows: Sequence[Row], shown: Sequence[Row]) -> None:
 
 def _label(row: Row) -> str:
     """The class that a folder of its path names, as data sets are often laid out; else empty."""
-    folders = re.split(r"[/\\\\!]", row.answer.prediction.source)[:-1]
+    folders = re.split(r"[/\\!]", row.answer.prediction.source)[:-1]
     return next((name for name in map(class_of_folder, reversed(folders)) if name), "")
 
 

@@ -151,8 +151,8 @@ def _usable(folder: Path) -> bool:
 def _prune(folder: Path) -> None:
     """Keep the graphs that were read or written last: each version of a model leaves one behind."""
     try:
-        graphs = sorted(folder.glob("*.blob"), key=lambda path: max(path.stat()[7:9]), reverse=True)
-        for path in graphs[_KEPT:]:
+        used = {path: max(path.stat().st_atime, path.stat().st_mtime) for path in folder.glob("*.blob")}
+        for path in sorted(used, key=used.__getitem__, reverse=True)[_KEPT:]:
             path.unlink()
     except OSError:  # another process was quicker
         pass

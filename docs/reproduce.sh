@@ -23,5 +23,7 @@ for fold in ${FOLDS:-0}; do tumorlens region "$out/cv/fold$fold"; done  # about 
 tumorlens evaluate "$out/cv"
 # Pictures that are no brain MRI, in a folder for each kind, teach the model to refuse them.
 if [ -d "${OTHERS:-}" ]; then tumorlens refusal "$out/cv/fold0" --others "$OTHERS"; fi
+# The 8-bit graph, last: every export drops it.
+for fold in ${FOLDS:-0}; do tumorlens quantise "$out/cv/fold$fold" "$manifest" --fold "$fold"; done
 tumorlens predict "$data/dicom_brain" --model "$out/cv/fold0/bundle" --out "$out/predictions.csv" \
     --heatmaps "$out/heatmaps" --overwrite

@@ -241,7 +241,7 @@ def test_figures_of_this_very_kind_of_answer() -> None:
     bands = [{"low": 0.5, "high": 0.8, "right": None}, {"low": 0.8, "high": 1.0, "right": right}]
     metrics = {"by_confidence": {"glioma": bands}}
     sure = Prediction("x", 0, "ok", CLASSES, (0.9, 0.05, 0.03, 0.02))
-    assert "0.90 (0.80 to 0.95)** of 40 slices of 12 patients" in own_kind(metrics, sure)
+    assert "0.90 (0.80 to 0.95)** of 40 slices of 12 patient groups" in own_kind(metrics, sure)
     unsure = Prediction("x", 0, "ok", CLASSES, (0.6, 0.2, 0.1, 0.1))
     assert "too few" in own_kind(metrics, unsure)
     assert own_kind(metrics, Prediction("x", 0, "ok", CLASSES, (0.1, 0.9, 0.0, 0.0))) == ""

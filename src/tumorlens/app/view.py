@@ -219,7 +219,7 @@ def own_kind(metrics: Mapping[str, Any], prediction: Prediction) -> str:
                 return f"It seldom says {said}: too few of the tested slices to say how often that is right."
             return (
                 f"Where it says {said}, it was right in **{_interval(right)}** of {right['n_slices']} slices of "
-                f"{right['n']} patients that it never saw."
+                f"{right['n']} patient groups that it never saw."
             )
     return ""
 

@@ -1,6 +1,5 @@
 """The one-page report of a slice."""
 
-import io
 import re
 
 import pytest
@@ -44,4 +43,4 @@ def test_the_pdf_is_one_page_whatever_the_name(case: Case, name: str) -> None:
     data = case_pdf(replace(case, name=name))
     assert data.startswith(b"%PDF")
     assert len(re.findall(rb"/Type /Page\b", data)) == 1
-    assert len(data) < 1_000_000 and io.BytesIO(data).read(4)
+    assert len(data) < 1_000_000

@@ -294,19 +294,19 @@ def torch_methods(bundle: Path, names: Sequence[str]) -> dict[str, Draw]:
 
     Raises:
         TumorlensError: no such method.
-        BundleError: the bundle has no weights.
+        BundleError: the bundle has neither weights nor a graph.
     """
     import torch
 
     from tumorlens.explain.methods import METHODS, Scores, find_method
-    from tumorlens.model.bundle import WEIGHTS, load_card
+    from tumorlens.model.bundle import load_card
     from tumorlens.model.network import TumorNet
     from tumorlens.runtime.export import load_network
 
     unknown = [name for name in names if name not in (*METHODS, "untrained")]
     if unknown:
         raise TumorlensError(f"no method {unknown[0]!r}; there are {', '.join((*METHODS, 'untrained'))}")
-    card = load_card(bundle, needs=WEIGHTS)
+    card = load_card(bundle)
     trained = load_network(bundle, card)
 
     def of(network: TumorNet, name: str) -> Draw:

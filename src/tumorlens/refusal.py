@@ -15,7 +15,7 @@ from tumorlens.data.preprocess import prepare
 from tumorlens.data.readers import Refused, find_inputs, read_slices
 from tumorlens.errors import InputError, RunError
 from tumorlens.evaluate.run_folder import read_samples
-from tumorlens.model.bundle import GATE, WEIGHTS, Refusal, load_card, write_card
+from tumorlens.model.bundle import GATE, Refusal, load_card, write_card
 from tumorlens.model.network import TumorNet
 from tumorlens.runtime.export import export_bundle, load_network
 from tumorlens.train.device import choose_precision
@@ -46,9 +46,9 @@ def teach_refusal(run: Path, others: Path, progress: Progress) -> RefusalFigures
 
     Raises:
         RunError: no such run, its manifest is gone, or fewer than two kinds of others.
-        BundleError: its bundle has no weights.
+        BundleError: its bundle has neither weights nor a graph.
     """
-    card = load_card(run / "bundle", needs=WEIGHTS)
+    card = load_card(run / "bundle")
     network = load_network(run / "bundle", card)
     samples, root = read_samples(run)
     data = load_dataset(samples, root, card.preprocess, lambda done, n: progress("reading brains", done, n))

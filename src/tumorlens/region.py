@@ -12,7 +12,7 @@ from tumorlens.data.dataset import SliceDataset, load_dataset
 from tumorlens.data.predictions import write_predictions
 from tumorlens.errors import RunError
 from tumorlens.evaluate.run_folder import PREDICTIONS, read_run, read_samples
-from tumorlens.model.bundle import REGION, WEIGHTS, Region, load_card, write_card
+from tumorlens.model.bundle import REGION, Region, load_card, write_card
 from tumorlens.model.region import RegionHead, middle_maps
 from tumorlens.records import CLASSES
 from tumorlens.runtime.export import load_network
@@ -36,10 +36,10 @@ def teach_region(run: Path, reporter: Reporter) -> Region:
 
     Raises:
         RunError: no such run, or none of its training or validation slices has a mask.
-        BundleError: its bundle has no weights.
+        BundleError: its bundle has neither weights nor a graph.
     """
     bundle = run / "bundle"
-    card = load_card(bundle, needs=WEIGHTS)
+    card = load_card(bundle)
     settings = TrainSettings.model_validate(read_run(run).settings)
     samples, root = read_samples(run)
     masked = {side: sum(item.split == side and bool(item.mask) for item in samples) for side in ("train", "val")}

@@ -49,9 +49,10 @@ def train_command(defaults: TrainSettings | None) -> Callable[..., int]:
             manifest: A manifest with splits, or with folds and --fold.
             out: The run folder to make.
             weights: Weights to start from: `hub` to download ImageNet's at a pinned revision; a ResNet-50 in a
-                safetensors file (torchvision's key names) or a Keras file (.h5, .keras); the folder of a former run
-                (to train on where it ended); `none` for random ones; `radimagenet` says where to get those.
-            fold: The fold to test, where the manifest has folds: a number, or the source that was left out.
+                safetensors file (torchvision's key names) or a Keras file (.h5, .keras); the folder of a former run or
+                of a bundle (to train on where it ended); `none` for random ones; `radimagenet` says where to get those.
+            fold: The fold to test, where the manifest has folds: a number, or the source that was left out; or `all`
+                for a last model that learns from every patient but the first fold's validation side, and tests none.
             resume: Continue an interrupted run.
             track: Write each epoch's figures to TensorBoard (in the run folder) or MLflow (MLFLOW_TRACKING_URI) too.
             preset: Name of a preset, or a TOML file; the options below override it.

@@ -13,6 +13,7 @@ from tumorlens.records import Sample
 
 FINEST = 20  # parts at the most that a share is made up of
 VAL_SHARE = 0.125  # of the patients that are not tested, where a manifest has folds
+ALL = "all"  # for `sides_of_fold`: no fold is tested
 ATTEMPTS = 10  # draws at the most until every class is on every side
 
 
@@ -153,10 +154,16 @@ def fold_names(samples: Iterable[Sample]) -> list[str]:
 def sides_of_fold(samples: Sequence[Sample], fold: str, val: float, seed: int) -> list[Sample]:
     """Turn folds into sides: fold `fold` is tested, a patient-grouped share `val` of the rest validates.
 
+    `fold` may be `all`, for a last model after a cross-validation: it has the sides of the first fold, but the patients
+    tested there train too, and nobody is tested.
+
     Raises:
         SplitError: the manifest has no such fold, or a class has fewer than two patient groups outside of it.
     """
     known = fold_names(samples)
+    if fold == ALL and known:
+        sides = sides_of_fold(samples, known[0], val, seed)
+        return [dataclasses.replace(s, split="train") if s.split == "test" else s for s in sides]
     if fold not in known:
         raise SplitError(
             f"fold {fold} is not in the manifest (folds there: {', '.join(known) or 'none'}). "

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from tumorlens.data.manifest import file_hash
 from tumorlens.data.predictions import read_predictions
 from tumorlens.errors import TumorlensError
-from tumorlens.model.bundle import CARD, WEIGHTS, load_card
+from tumorlens.model.bundle import CARD, ONNX, WEIGHTS, load_card
+from tumorlens.model.graph_weights import GraphWeights
 from tumorlens.model.keras_file import is_keras
 from tumorlens.model.keras_weights import keras_layout, read_keras
 from tumorlens.model.network import PARTS, Layout, TumorNet, move_strides
@@ -38,7 +39,8 @@ class HubWeights:
 
 def load_backbone(network: TumorNet, path: Path) -> None:
     """Load weights to start from: ImageNet's in torchvision's key names, without their classifier `fc.*`; those of a
-    bundle (`weights.safetensors`), with its head, to train on where another run ended; or a Keras ResNet50.
+    bundle (`weights.safetensors`, or its graph), with its head, to train on where another run ended; or a Keras
+    ResNet50.
 
     The network's strides are put where a Keras file or a bundle's card has them (`stride_layout`).
 
@@ -54,6 +56,8 @@ def load_backbone(network: TumorNet, path: Path) -> None:
     if is_keras(path):
         found = read_keras(path, [len(list(network.part(name).children())) for name in PARTS[1:]])
         tensors, layout = found.tensors, found.layout
+    elif is_graph(path):
+        tensors, layout = GraphWeights(path).fill(network.state_dict(), "network."), _card_layout(path)
     else:
         tensors, layout = _read_safetensors(path), _card_layout(path)
     if "head.weight" in tensors:
@@ -62,6 +66,11 @@ def load_backbone(network: TumorNet, path: Path) -> None:
         _load_body(network, tensors, path)
     if layout:
         move_strides(network.body, layout)
+
+
+def is_graph(path: Path) -> bool:
+    """Whether weights are those of an exported graph, whose batch norms know no statistics."""
+    return path.suffix == ".onnx"
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -165,6 +174,9 @@ def _weights_of(folder: Path) -> Path:
             f"{folder}: no trained model in it ({CARD} is missing). Give the folder of a complete run (finish one that "
             "was interrupted with --resume; of a cross-validation, one fold's folder), a bundle, or a weights file"
         )
+    known = load_card(bundle).files
+    if WEIGHTS not in known and ONNX in known:
+        return bundle / ONNX
     load_card(bundle, needs=WEIGHTS)
     return bundle / WEIGHTS
 
@@ -186,7 +198,7 @@ def stride_layout(weights: Path | None) -> Layout:
 
 def _card_layout(weights: Path) -> Layout | None:
     """What the card beside a bundle's weights says; None for a file without one."""
-    if weights.name != WEIGHTS or not (weights.parent / CARD).is_file():
+    if weights.name not in (WEIGHTS, ONNX) or not (weights.parent / CARD).is_file():
         return None
     return load_card(weights.parent).network.strides
 

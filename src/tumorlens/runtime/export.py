@@ -11,6 +11,7 @@ import io
 import logging
 import warnings
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -32,9 +33,12 @@ from tumorlens.model.bundle import (
     load_card,
     write_card,
 )
+from tumorlens.model.graph_weights import GraphWeights
 from tumorlens.model.network import TumorNet
 from tumorlens.model.region import RegionHead, middle_maps, mixed, strength
 
+_STAGES = (1, 2, 3, 4)
+Module = TypeVar("Module", bound=nn.Module)
 OUTPUTS = ("logits", "evidence", "features")
 
 
@@ -44,7 +48,7 @@ class _Answer(nn.Module):
     def __init__(self, folder: Path, card: Card) -> None:
         super().__init__()
         self.network = load_network(folder, card)
-        self.gate = load_file(folder / GATE) if card.refusal else None
+        self.gate = _load_gate(folder) if card.refusal else None
         self.head = load_region(folder) if card.region else None
         self.say = card.region
         self.none = card.classes.index("no_tumor") if card.region else 0
@@ -70,16 +74,16 @@ class _Answer(nn.Module):
 
 
 def export_bundle(folder: Path, half: bool = True) -> Card:
-    """Add `model.onnx` to a bundle that has weights, and write its hash into the card.
+    """Add `model.onnx` to a bundle, or make it again, and write its hash into the card.
 
     Args:
-        folder: a bundle with `weights.safetensors`.
+        folder: a bundle with `weights.safetensors`, or with an earlier graph.
         half: store weights as float16 (half the file); they are computed with as float32 all the same.
 
     Raises:
-        BundleError: no weights there, or weights that do not fit the network.
+        BundleError: neither is there, or the weights do not fit the network.
     """
-    card = load_card(folder, needs=WEIGHTS)
+    card = load_card(folder)
     _to_onnx(_Answer(folder, card), folder / ONNX, card.preprocess.size, half)
     for name in INT8:  # that of an earlier graph
         (folder / name).unlink(missing_ok=True)
@@ -87,21 +91,21 @@ def export_bundle(folder: Path, half: bool = True) -> Card:
 
 
 def load_network(folder: Path, card: Card) -> TumorNet:
-    """The PyTorch network of a bundle, in eval mode.
+    """The PyTorch network of a bundle, in eval mode; of one without `weights.safetensors`, from its graph.
 
     Raises:
-        BundleError: the weights do not fit the network that the card describes.
+        BundleError: it has neither, or they do not fit the network that the card describes.
     """
-    state = load_file(folder / WEIGHTS)
-    blocks = [len({key.split(".")[2] for key in state if key.startswith(f"body.layer{n}.")}) for n in (1, 2, 3, 4)]
-    network = TumorNet(len(card.classes), layers=tuple(blocks), settings=card.network)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise BundleError(
-            f"{folder / WEIGHTS}: does not fit the network of {len(card.classes)} classes: {error}"
-        ) from error
-    return network.eval()
+    graph, state = _graph_of(folder, WEIGHTS), {}
+    if graph is None:
+        state = load_file(folder / WEIGHTS)
+        blocks = tuple(len({key.split(".")[2] for key in state if key.startswith(f"body.layer{n}.")}) for n in _STAGES)
+    else:
+        blocks = graph.blocks()
+    network = TumorNet(len(card.classes), layers=blocks, settings=card.network)
+    if graph is not None:
+        state = graph.fill(network.state_dict(), "network.")
+    return _filled(network, state, folder, f"the network of {len(card.classes)} classes")
 
 
 def load_region(folder: Path) -> RegionHead:
@@ -110,13 +114,37 @@ def load_region(folder: Path) -> RegionHead:
     Raises:
         BundleError: its weights do not fit.
     """
-    state = load_file(folder / REGION)
-    head = RegionHead(len(state["mix.1.weight"]))
+    graph = _graph_of(folder, REGION)
+    if graph is not None:
+        head = RegionHead()
+        state = graph.fill(head.state_dict(), "head.")
+    else:
+        state = load_file(folder / REGION)
+        head = RegionHead(len(state["mix.1.weight"]))
+    return _filled(head, state, folder, "a region head")
+
+
+def _load_gate(folder: Path) -> dict[str, torch.Tensor]:
+    graph = _graph_of(folder, GATE)
+    return load_file(folder / GATE) if graph is None else graph.gate()
+
+
+def _graph_of(folder: Path, name: str) -> GraphWeights | None:
+    """The bundle's graph, where it stands in for a weights file that the bundle does not have."""
+    if (folder / name).is_file():
+        return None
+    if not (folder / ONNX).is_file():
+        raise BundleError(f"{folder}: the bundle has neither {name} nor {ONNX}. Copy the whole bundle folder")
+    return GraphWeights(folder / ONNX)
+
+
+def _filled(module: Module, state: dict[str, torch.Tensor], folder: Path, what: str) -> Module:
     try:
-        head.load_state_dict(state)
+        module.load_state_dict(state)
     except RuntimeError as error:
-        raise BundleError(f"{folder / REGION}: does not fit a region head: {error}") from error
-    return head.eval()
+        raise BundleError(f"{folder}: its weights do not fit {what}: {error}") from error
+    module.eval()
+    return module
 
 
 def _to_onnx(answer: _Answer, path: Path, size: int, half: bool) -> None:

@@ -3,7 +3,7 @@
 import csv
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,21 +23,23 @@ from tumorlens.errors import SplitError
 from tumorlens.model.blocks import BLOCKS_PER_LAYER
 from tumorlens.model.bundle import WEIGHTS, Card, write_card
 from tumorlens.model.network import PARTS, TumorNet, freeze_before
-from tumorlens.model.weights import load_backbone, stride_layout, trained_patients
+from tumorlens.model.weights import is_graph, load_backbone, stride_layout, trained_patients
 from tumorlens.records import CLASSES, Sample
 from tumorlens.train.accidents import said_clearly
 from tumorlens.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from tumorlens.train.device import choose_device, choose_precision
 from tumorlens.train.finish import calibrated, data_summary, labelled
 from tumorlens.train.loop import Hooks, LoopSettings, run_loop
+from tumorlens.train.norms import give_statistics
 from tumorlens.train.prefix import CachedFront, cached_front
 from tumorlens.train.run import RunPaths, describe, open_run
 from tumorlens.train.sampling import class_weights, learned_shares, slice_odds
 from tumorlens.train.seeds import mix_seed
-from tumorlens.train.tasks import Computer, FineTuneTask, HeadTask, restore_shares
+from tumorlens.train.tasks import EVAL_BATCH, Computer, FineTuneTask, HeadTask, restore_shares
 from tumorlens.train.tracking import Tracker
 
 SAVE_SECONDS = 300.0  # at most this much is lost when a run is killed
+STATISTICS_OF = 256  # slices
 HEAD = -1  # depth of the linear layers
 
 
@@ -95,6 +97,9 @@ def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
     config = describe(order.manifest, settings, order.fold, order.weights, split)
     paths = open_run(order.out, config, order.resume)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if order.weights is not None and is_graph(order.weights):
+        reporter.message("the weights come from a graph: measuring what its batch norms see")
+        give_statistics(network, _some_pictures(dataset.side("train"), device))
     front = _front(network, dataset, settings, reporter) if settings.finetune.cached_views else None
     computer = Computer(network, device, precision, front)
     _announce(dataset, settings, device, precision, split, reporter)
@@ -188,6 +193,13 @@ def _initial_network(order: Order, samples: Sequence[Sample]) -> TumorNet:
         check_unseen(order.weights, samples)
         load_backbone(network, order.weights)
     return network
+
+
+def _some_pictures(train: SliceDataset, device: torch.device) -> Iterator[torch.Tensor]:
+    """Batches of at most STATISTICS_OF training pictures, drawn evenly over the side."""
+    chosen = torch.linspace(0, len(train) - 1, min(len(train), STATISTICS_OF)).round().long()
+    for part in torch.split(chosen, EVAL_BATCH):
+        yield train.images[part].unsqueeze(1).to(device).float() / 255
 
 
 def check_unseen(weights: Path, samples: Sequence[Sample]) -> None:

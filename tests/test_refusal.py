@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 
 pytest.importorskip("torch", reason="training needs the extra `train`")
 
@@ -18,7 +19,7 @@ from tumorlens.model.bundle import load_card
 from tumorlens.pipeline import REFERENCE
 from tumorlens.records import Slice
 from tumorlens.runtime.predictor import Predictor
-from tumorlens.train.refusal import fit_gate
+from tumorlens.train.refusal import fit_gate, peel
 
 
 def noise(seed: int) -> np.ndarray:
@@ -62,7 +63,6 @@ def test_noise_is_refused_and_heads_are_answered(taught: Path) -> None:
 
 def test_the_graph_scores_as_torch_does(taught: Path) -> None:
     import torch
-    from safetensors.numpy import load_file
 
     from tumorlens.runtime.export import load_network
     from tumorlens.train.refusal import Gate, pooled_features
@@ -75,6 +75,48 @@ def test_the_graph_scores_as_torch_does(taught: Path) -> None:
     expected = Gate(gate["weight"].astype(np.float64), float(gate["bias"][0])).scores(features)
     found = Predictor(taught / "bundle").run(images[:, None].astype(np.float32) / 255).strangeness
     assert np.allclose(found, expected, atol=0.02 * np.abs(expected).max())
+
+
+def test_the_gate_is_read_back_from_the_graph(taught: Path, tmp_path: Path) -> None:
+    from tumorlens.model.bundle import GATE, WEIGHTS, write_card
+    from tumorlens.runtime.export import export_bundle
+
+    bundle = Path(shutil.copytree(taught / "bundle", tmp_path / "bundle"))
+    (bundle / WEIGHTS).unlink()
+    (bundle / GATE).unlink()
+    write_card(bundle, load_card(taught / "bundle"))
+    export_bundle(bundle)
+    images = np.random.default_rng(1).random((3, 1, 64, 64)).astype(np.float32)
+    scores = [Predictor(folder).run(images).strangeness for folder in (taught / "bundle", bundle)]
+    assert np.allclose(*scores, atol=1e-3 * np.abs(scores[0]).max())
+
+
+def test_a_peeled_head_is_smaller_and_nothing_else_changes() -> None:
+    head = draw_head("glioma", 1, 0)
+    bare = peel(head, 0.1)
+    left = bare > 0
+    assert 0.5 < left.sum() / (head > 26).sum() < 0.85
+    assert np.array_equal(bare[left], head[left])
+    blank = np.zeros((64, 64), np.uint8)
+    assert peel(blank, 0.1) is blank
+    assert np.array_equal(peel(head, 2.0), head)  # nothing would be left
+
+
+def test_foreign_brains_are_measured_and_not_learned(
+    taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(taught, tmp_path / "run"))
+    for name, draw in (("drawn", lambda n: draw_head("pituitary", 50 + n, 0)), ("noise", noise)):
+        (tmp_path / "brains" / name).mkdir(parents=True)
+        for seed in range(3):
+            Image.fromarray(draw(seed)).save(tmp_path / "brains" / name / f"{seed}.png")
+    others = str(taught.parent / "others")
+    assert main(["refusal", str(run), "--others", others, "--brains", str(tmp_path / "brains")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "foreign brains: drawn: 0.0% of 3 refused" in shown
+    assert "foreign brains: noise: 100.0% of 3 refused" in shown
+    one, other = (load_file(folder / "bundle" / "refusal.safetensors") for folder in (run, taught))
+    assert np.array_equal(one["weight"], other["weight"])
 
 
 def test_a_refusal_is_a_row_and_no_failure(taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

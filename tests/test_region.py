@@ -21,11 +21,11 @@ from tumorlens.data.manifest import write_manifest
 from tumorlens.data.predictions import read_predictions
 from tumorlens.data.splits import split_shares
 from tumorlens.experiment import run_experiment
-from tumorlens.model.bundle import load_card
+from tumorlens.model.bundle import load_card, write_card
 from tumorlens.model.region import middle_maps, mixed, strength
 from tumorlens.pipeline import Explained
 from tumorlens.records import CLASSES, Slice
-from tumorlens.runtime.export import load_network, load_region
+from tumorlens.runtime.export import export_bundle, load_network, load_region
 from tumorlens.runtime.predictor import Predictor
 from tumorlens.train.recipe import Order, Reporter
 from tumorlens.train.region import fit_mix, region_loss
@@ -56,6 +56,18 @@ def taught(masked_manifest: Path, tiny_settings: TrainSettings, tmp_path_factory
     run_experiment(Order(masked_manifest, run, tiny_settings, weights=None, layers=TINY), Reporter())
     assert main(["region", str(run)]) == 0
     return run
+
+
+def test_the_head_is_read_back_from_the_graph(taught: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(taught / "bundle", tmp_path / "bundle"))
+    (bundle / "weights.safetensors").unlink()
+    (bundle / "region.safetensors").unlink()
+    write_card(bundle, load_card(taught / "bundle"))
+    export_bundle(bundle)
+    images = np.random.default_rng(0).random((3, 1, 64, 64)).astype(np.float32)
+    first, second = (Predictor(folder).run(images) for folder in (taught / "bundle", bundle))
+    assert np.allclose(first.region, second.region, atol=1e-4)
+    assert np.allclose(first.logits, second.logits, atol=1e-4)
 
 
 def head(number: int) -> Slice:

@@ -17,9 +17,10 @@ from tumorlens.errors import InputError, RunError
 from tumorlens.evaluate.run_folder import read_samples
 from tumorlens.model.bundle import GATE, Refusal, load_card, write_card
 from tumorlens.model.network import TumorNet
+from tumorlens.records import Slice
 from tumorlens.runtime.export import export_bundle, load_network
 from tumorlens.train.device import choose_precision
-from tumorlens.train.refusal import fit_gate, pooled_features
+from tumorlens.train.refusal import PEEL, fit_gate, peel, pooled_features
 
 Progress = Callable[[str, int, int], None]
 THRESHOLD = 0.0  # log odds
@@ -27,22 +28,31 @@ THRESHOLD = 0.0  # log odds
 
 @dataclass(frozen=True)
 class RefusalFigures:
-    """How the gate does: `refused` and `n` of the run's tested brain slices, by source, and of each kind of others.
+    """How the gate does: the share refused and n, of brain slices that were not trained on (by source), of each kind of
+    others, and of each kind of foreign brains.
 
-    Each kind is scored by a gate that was fitted without it; brain slices by one that was fitted on the training side.
+    Each kind of others is scored by a gate that was fitted without it, brains by one that was fitted on the training
+    side. `side` is the one that the brain slices are of: `test`, or `val` where nobody was tested.
     """
 
     brains: dict[str, tuple[float, int]]
     kinds: dict[str, tuple[float, int]]
+    foreign: dict[str, tuple[float, int]]
+    side: str
 
 
-def teach_refusal(run: Path, others: Path, progress: Progress) -> RefusalFigures:
+def teach_refusal(run: Path, others: Path, progress: Progress, brains: Path | None = None) -> RefusalFigures:
     """Fit the gate on a run's training slices against other pictures, and put it into the run's bundle.
+
+    The slices count as they are, moved and re-lit (`train.refusal.VIEWS`), and every other one peeled, for brains that
+    come without a skull.
 
     Args:
         run: a run folder whose manifest is still there.
         others: a folder with pictures that are no brain MRI, a folder for each kind.
         progress: called with (stage, done, total).
+        brains: a folder with brain MRI of kinds that the training data lacks, a folder for each kind. It takes no part
+            in the fit; how much of it is refused is measured.
 
     Raises:
         RunError: no such run, its manifest is gone, or fewer than two kinds of others.
@@ -53,23 +63,37 @@ def teach_refusal(run: Path, others: Path, progress: Progress) -> RefusalFigures
     samples, root = read_samples(run)
     data = load_dataset(samples, root, card.preprocess, lambda done, n: progress("reading brains", done, n))
     train = data.side("train")
-    pictures = _others(others, card.preprocess, progress)
-    brains = np.concatenate(
-        [_features(network, train.images, progress, "brains"), _features(network, train.images, progress, "views", 1)]
+    pictures = _pictures(others, card.preprocess, progress)
+    if len(pictures) < 2:
+        raise RunError(
+            f"{others}: {len(pictures)} kinds of pictures there, needed are two. Put pictures that are no brain MRI "
+            "into it, a folder for each kind (photographs, X-rays, CT, text…)"
+        )
+    own = np.concatenate(
+        [
+            _features(network, train.images, progress, "brains"),
+            _features(network, train.images, progress, "views", 1),
+            _features(network, _peeled(train.images[::2], card.preprocess), progress, "peeled"),
+        ]
     )
     kinds = {name: _features(network, images, progress, name) for name, images in pictures.items()}
-    gate = fit_gate(brains, np.concatenate(list(kinds.values())))
+    gate = fit_gate(own, np.concatenate(list(kinds.values())))
     found = {}
     for number, (name, values) in enumerate(kinds.items()):
         progress("leaving out one kind", number, len(kinds))
         rest = np.concatenate([item for other, item in kinds.items() if other != name])
-        found[name] = (float((fit_gate(brains, rest).scores(values) > THRESHOLD).mean()), len(values))
-    tested = data.side("test")
+        found[name] = (float((fit_gate(own, rest).scores(values) > THRESHOLD).mean()), len(values))
+    side = "test" if len(data.side("test")) else "val"
+    tested = data.side(side)
     scores = gate.scores(_features(network, tested.images, progress, "tested brains"))
     by_source = {}
     for source in sorted({sample.source for sample in tested.samples}):
-        own = np.array([sample.source == source for sample in tested.samples])
-        by_source[source] = (float((scores[own] > THRESHOLD).mean()), int(own.sum()))
+        chosen = np.array([sample.source == source for sample in tested.samples])
+        by_source[source] = (float((scores[chosen] > THRESHOLD).mean()), int(chosen.sum()))
+    foreign = {
+        name: (float((gate.scores(_features(network, images, progress, name)) > THRESHOLD).mean()), len(images))
+        for name, images in (_pictures(brains, card.preprocess, progress) if brains else {}).items()
+    }
     save_file(
         {"weight": gate.weight.astype(np.float32), "bias": np.array([gate.bias], dtype=np.float32)},
         run / "bundle" / GATE,
@@ -80,15 +104,23 @@ def teach_refusal(run: Path, others: Path, progress: Progress) -> RefusalFigures
     )
     write_card(run / "bundle", card.model_copy(update={"refusal": refusal}))
     export_bundle(run / "bundle")
-    return RefusalFigures(by_source, found)
+    return RefusalFigures(by_source, found, foreign, side)
 
 
-def _others(folder: Path, settings: PreprocessSettings, progress: Progress) -> dict[str, torch.Tensor]:
+def _peeled(images: torch.Tensor, settings: PreprocessSettings) -> torch.Tensor:
+    """Slices (n, size, size), uint8, without their outer layer, of drawn depth, and cropped again."""
+    rng = np.random.default_rng(0)
+    bare = [peel(image, rng.uniform(*PEEL)) for image in images.numpy()]
+    squares = [prepare(Slice(image.astype(np.float32), "a training slice"), settings)[0] for image in bare]
+    return torch.from_numpy(np.round(np.stack(squares) * 255).astype(np.uint8))
+
+
+def _pictures(folder: Path, settings: PreprocessSettings, progress: Progress) -> dict[str, torch.Tensor]:
     """Prepared squares (n, size, size), uint8, by kind; what cannot be read is left out."""
     found = {}
     kinds = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     for number, path in enumerate(kinds):
-        progress("reading others", number, len(kinds))
+        progress("reading pictures", number, len(kinds))
         squares: list[NDArray[np.float32]] = []
         for entry in find_inputs([path]):
             if isinstance(entry, Refused):
@@ -99,11 +131,6 @@ def _others(folder: Path, settings: PreprocessSettings, progress: Progress) -> d
                 continue
         if squares:
             found[path.name] = torch.from_numpy(np.round(np.stack(squares) * 255).astype(np.uint8))
-    if len(found) < 2:
-        raise RunError(
-            f"{folder}: {len(found)} kinds of pictures there, needed are two. Put pictures that are no brain MRI "
-            "into it, a folder for each kind (photographs, X-rays, CT, text…)"
-        )
     return found
 
 

@@ -198,6 +198,16 @@ def test_classes_that_cannot_be_had_are_named() -> None:
         sides_of_fold([*made, *tested], "0", 0.5, 0)
 
 
+def test_all_trains_on_what_the_first_fold_tests(samples: list[Sample]) -> None:
+    folds = split_folds(samples, 3, seed=1)
+    first, every = (sides_of_fold(folds, name, 0.125, 1) for name in ("0", "all"))
+    assert {item.split for item in every} == {"train", "val"}
+    for one, other in zip(first, every, strict=True):
+        assert other.split == ("train" if one.split == "test" else one.split)
+    with pytest.raises(SplitError, match="fold all is not in the manifest"):
+        sides_of_fold(samples, "all", 0.125, 1)
+
+
 def test_a_fold_that_takes_all_of_a_class(samples: list[Sample]) -> None:
     folds = [replace(sample, fold="1" if sample.label == "glioma" else "0") for sample in samples]
     with pytest.raises(SplitError, match=r"class glioma has 0 patient group\(s\) outside fold 1"):

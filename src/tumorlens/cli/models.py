@@ -155,18 +155,25 @@ def _bundle_in(folder: Path) -> Path:
     return folder / "bundle" if (folder / "bundle").is_dir() else folder
 
 
-def refusal(run: Positional[Path], /, others: Path) -> int:
+def refusal(run: Positional[Path], /, others: Path, brains: Path | None = None) -> int:
     """Teach a trained model to refuse what is no brain MRI; its bundle is exported again.
 
     Args:
         run: A run folder made by train, whose pictures are still there.
         others: A folder with pictures that are no brain MRI, in a folder for each kind: photographs, X-rays, text…
+        brains: A folder with brain MRI of kinds that training lacks, in a folder for each: not learned from, but how
+            much of it is refused is said.
     """
     from tumorlens.refusal import teach_refusal
 
     with progress_bar() as bar:
-        found = teach_refusal(run, others, bar.update)
-    for title, rows in (("brain slices, tested", found.brains), ("others, each kind unseen", found.kinds)):
+        found = teach_refusal(run, others, bar.update, brains)
+    own = "brain slices, tested" if found.side == "test" else "brain slices, validation"
+    for title, rows in (
+        (own, found.brains), ("others, each kind unseen", found.kinds), ("foreign brains", found.foreign)
+    ):  # fmt: skip
+        if not rows:
+            continue
         for name, (refused, n) in rows.items():
             say(f"{title}: {name}: {refused:.1%} of {n} refused")
         total = sum(n for _, n in rows.values())

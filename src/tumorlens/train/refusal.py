@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from tumorlens.config import AugmentSettings
 from tumorlens.model.network import TumorNet
@@ -23,6 +24,9 @@ VIEWS = AugmentSettings(
     rotation=20.0, zoom=0.25, shift=0.08, mirror=0.5, upside_down=0.25, quarter_turn=0.25, gamma=0.6, contrast=0.25,
     noise=0.06, blur=0.4, bias_field=0.4, ghosting=0.15,
 )  # fmt: skip
+#: How much of a head is peeled off to look like a skull-stripped one, as a share of its smaller extent: from, to.
+PEEL = (0.05, 0.13)
+_HEAD = 0.1  # grey value above which a pixel belongs to the head
 _STRENGTH = 1e-3  # of the fit, the inverse of its penalty: weak, as 1024 values describe a few hundred kinds of things
 _BATCH = 32
 
@@ -49,6 +53,29 @@ def fit_gate(brains: NDArray[np.float64], others: NDArray[np.float64]) -> Gate:
     model = LogisticRegression(C=_STRENGTH, class_weight="balanced", max_iter=500).fit((values - mean) / spread, truth)
     weight = model.coef_[0] / spread
     return Gate(weight, float(model.intercept_[0] - weight @ mean))
+
+
+def peel(square: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:
+    """A slice without its outer layer (scalp, skull, a little brain), as in sets that come skull-stripped.
+
+    A layer of even depth is no brain extraction, but looks like one's result: brain on black, with a sharp rim.
+
+    Args:
+        square: a prepared slice (size, size).
+        share: depth of the layer, as a share of the head's smaller extent.
+
+    Returns:
+        The slice, black where the layer was; as it is where nothing would be left.
+    """
+    head = ndimage.binary_fill_holes(square > _HEAD * 255)
+    parts, count = ndimage.label(head)
+    if not count:
+        return square
+    largest = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
+    rows, columns = (np.flatnonzero(largest.any(axis=axis)) for axis in (1, 0))
+    depth = share * min(np.ptp(rows), np.ptp(columns))
+    inside = ndimage.distance_transform_edt(largest) > depth
+    return np.where(inside, square, 0).astype(np.uint8) if inside.any() else square
 
 
 @torch.inference_mode()

@@ -212,6 +212,33 @@ def test_a_volume_is_cut_in_any_plane(page: AppTest) -> None:
     assert "of 24" not in html(page) and "coronal" in html(page)
 
 
+def test_grey_values_may_go_through_the_headers_window() -> None:
+    script = """
+import streamlit as st
+from tumorlens.app.study import _cut
+st.write(str([_cut(names) for names in (["a.png"], ["b.dcm"], ["c.nii.gz"])]))
+"""
+    page = AppTest.from_string(script, default_timeout=30).run()
+    assert len(page.toggle) == 1 and page.markdown[0].value.count("window=False") == 3
+    page.toggle[0].set_value(True).run()
+    assert page.markdown[0].value.count("window=True") == 1
+
+
+def test_a_cell_shows_its_slices_where_the_images_are(tiny_run: Path) -> None:
+    script = f"""
+from pathlib import Path
+from tumorlens.app.results import _pictures
+from tumorlens.data.predictions import read_predictions
+run = Path({str(tiny_run)!r})
+names = [item.source for item in read_predictions(run / "predictions.csv")][:5]
+_pictures([*names, "gone.png"], run)
+_pictures(names, None)
+"""
+    page = AppTest.from_string(script, default_timeout=30).run()
+    assert not page.exception
+    assert len(page.get("image")) == 5
+
+
 def test_results_show_tables_and_compare(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert {"docs/results/reference/fold0", "docs/results/best"} <= find_runs().keys()

@@ -21,6 +21,7 @@ from tumorlens.data.manifest import write_manifest
 from tumorlens.data.predictions import read_predictions
 from tumorlens.data.splits import split_shares
 from tumorlens.experiment import run_experiment
+from tumorlens.map_sanity import rank_likeness
 from tumorlens.model.bundle import load_card, write_card
 from tumorlens.model.region import middle_maps, mixed, strength
 from tumorlens.pipeline import Explained
@@ -176,6 +177,16 @@ def test_maps_are_scored_beside_what_knows_nothing(taught: Path, masked_manifest
     assert rows["gradcam"]["peak"]["n"] >= 3
     assert rows["brightness"]["peak"]["value"] == 1  # the marks are the brightest spots of the drawn heads
     assert rows["centre"]["mirror"]["value"] == pytest.approx(1)
+
+
+def test_maps_change_as_the_weights_do(taught: Path, masked_manifest: Path, tmp_path: Path) -> None:
+    call = ["explain", "sanity", str(masked_manifest), "--model", str(taught / "bundle")]
+    assert main([*call, "--out", str(tmp_path / "sanity.json")]) == 0
+    found = json.loads((tmp_path / "sanity.json").read_text())
+    assert list(found) == ["head", "layer4", "layer3", "layer2", "layer1", "stem"]
+    assert all(-1 <= row["value"] < 0.9 for row in found.values())
+    assert rank_likeness(np.arange(9.0), np.arange(9.0) ** 3) == pytest.approx(1)
+    assert rank_likeness(np.arange(9.0), np.zeros(9)) == 0
 
 
 def test_what_a_tumour_without_a_mask_says() -> None:

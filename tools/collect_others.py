@@ -137,8 +137,8 @@ def brains(root: Path) -> dict[str, Iterator[Grey]]:
         ),
         "single_subject_average": cuts(one(templates, "ch2.nii.gz"), 12),
         "averaged_template": cuts(one(root / "nilearn", "mni_icbm152_t1*.nii.gz"), 12),
-        "echo_planar": cuts(test_data / "example4d.nii.gz", 4),
-        "diffusion": cuts(dipy / "S0_10slices.nii.gz", 4, axes=(2,)),
+        "echo_planar": cuts(test_data / "example4d.nii.gz", 12, axes=(2,)),
+        "diffusion": cuts(dipy / "S0_10slices.nii.gz", 8, axes=(2,)),
     }
 
 

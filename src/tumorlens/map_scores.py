@@ -15,6 +15,7 @@ from tumorlens.errors import RunError, TumorlensError
 from tumorlens.explain import baselines
 from tumorlens.explain.faithfulness import faithfulness
 from tumorlens.explain.gradcam import gradcam
+from tumorlens.explain.road import road
 from tumorlens.explain.scores import LEVELS, Localisation, localise
 from tumorlens.explain.sharpen import sharpen
 from tumorlens.records import Better, Estimate, Float32, Sample, class_title
@@ -37,6 +38,7 @@ FIGURES: dict[str, tuple[str, Better]] = {
     "iou": ("IoU", "higher"),
     "deletion": ("deletion", "lower"),
     "insertion": ("insertion", "higher"),
+    "road": ("ROAD", "higher"),
     "noise": ("like itself under noise", "higher"),
     "mirror": ("like itself mirrored", "higher"),
 }
@@ -254,8 +256,9 @@ def _parts(cases: Sequence[Case]) -> Iterator[tuple[str, np.ndarray[Any, np.dtyp
 
 
 def _behaviour(cases: Sequence[Case], draw: Draw, predictor: Predictor) -> dict[str, list[float]]:
-    """Faithfulness, and likeness under small noise and after mirroring (the map mirrored back)."""
-    values: dict[str, list[float]] = {"deletion": [], "insertion": [], "noise": [], "mirror": []}
+    """Faithfulness by three measures, and likeness under small noise and after mirroring (the map mirrored back)."""
+    names = ("deletion", "insertion", "road", "noise", "mirror")
+    values: dict[str, list[float]] = {name: [] for name in names}
     rng = np.random.default_rng(0)
     for case in cases:
         own = draw(case.square, case.shown)
@@ -271,6 +274,7 @@ def _behaviour(cases: Sequence[Case], draw: Draw, predictor: Predictor) -> dict[
         noise, mirror = explained(predictor, np.stack([noisy, flipped]), chosen)
         values["deletion"].append(curves.deletion)
         values["insertion"].append(curves.insertion)
+        values["road"].append(road(case.square, own, ask))
         values["noise"].append(_likeness(own, draw(noisy, noise)))
         values["mirror"].append(_likeness(own, draw(flipped, mirror)[:, ::-1]))
     return values

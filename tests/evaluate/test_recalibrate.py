@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from tests.evaluate.made_runs import make_predictions
 from tests.evaluate.test_calibration import said_as_it_is
 from tumorlens.cli import main
 from tumorlens.errors import RunError
-from tumorlens.evaluate.recalibrate import AS_TRAINED, TEMPERATURE, VECTOR, recalibrate, recalibrated
+from tumorlens.evaluate.recalibrate import AS_TRAINED, CORRECTED, TEMPERATURE, VECTOR, recalibrate, recalibrated
 from tumorlens.evaluate.run_folder import Run
 from tumorlens.model.bundle import load_card
 from tumorlens.model.label_sets import COVERAGES
@@ -40,6 +41,18 @@ def test_one_temperature_mends_boldness() -> None:
     assert after["ece"].value < 0.5 * before["ece"].value
     assert after["log_loss"].value < before["log_loss"].value
     assert found.figures[VECTOR]["log_loss"].value == pytest.approx(after["log_loss"].value, rel=0.03)
+
+
+def test_own_temperatures_are_corrected_where_they_differ() -> None:
+    """Logits of three scales, each softened by its own temperature that is too low by the same factor."""
+    parts = [replace(run, temperature=scale) for run, scale in zip(folds(1.5), (0.5, 1.0, 3.0), strict=True)]
+    found = recalibrate(parts, 0.9, rounds=50)
+    assert found.temperature is None
+    assert found.factor == pytest.approx(1.5, rel=0.1)
+    assert found.applied(2.0) == pytest.approx(2.0 * found.factor)
+    slope = found.figures[CORRECTED]["calibration_slope"]
+    assert slope.low < 1 < slope.high
+    assert found.figures[CORRECTED]["log_loss"].value < found.figures[AS_TRAINED]["log_loss"].value
 
 
 def test_label_sets_across_folds_keep_their_promise() -> None:

@@ -8,6 +8,7 @@ from tumorlens.errors import InputError, TumorlensError
 from tumorlens.explain.baselines import brightness, centre, edges
 from tumorlens.explain.faithfulness import faithfulness
 from tumorlens.explain.finding import evidence_region
+from tumorlens.explain.road import fill_in, road
 from tumorlens.explain.scores import LEVELS, localise
 from tumorlens.explain.sharpen import contrast, sharpen
 from tumorlens.records import CLASSES, Heatmap
@@ -50,6 +51,31 @@ def test_an_empty_map_finds_nothing_and_an_empty_mask_is_an_error() -> None:
     assert found.precision == pytest.approx(MASK.mean())
     with pytest.raises(InputError, match="0 pixels"):
         localise(MASK.astype(np.float32), ~MASK & MASK, HEAD)
+
+
+def test_what_is_removed_is_filled_in_from_around_it() -> None:
+    rows, columns = np.mgrid[:20, :20] / 40
+    ramp = (rows + columns).astype(np.float32)
+    gone = np.zeros((20, 20), dtype=bool)
+    gone[6:13, 5:14] = True
+    filled = fill_in(ramp, gone, np.random.default_rng(0))
+    assert np.array_equal(filled[~gone], ramp[~gone])
+    assert np.abs(filled[gone] - ramp[gone]).max() < 0.1  # a plane is what its neighbours say, but for the noise
+    assert np.array_equal(fill_in(ramp, np.ones((20, 20), dtype=bool), np.random.default_rng(0)), ramp)
+    gone[:, 0] = True  # a hole that reaches the border
+    assert np.isfinite(fill_in(ramp, gone, np.random.default_rng(0))).all()
+
+
+def test_road_tells_a_right_map_from_a_wrong_one() -> None:
+    square = np.random.default_rng(0).random((32, 32)).astype(np.float32) * 0.3
+    square[12:18, 12:18] = 1
+    spot = (square > 0.5).astype(np.float32)
+
+    def ask(pictures: np.ndarray) -> np.ndarray:
+        return np.asarray((pictures[:, 0, 12:18, 12:18].mean(axis=(1, 2)) > 0.6).astype(float))
+
+    assert road(square, spot, ask) > 0.3
+    assert road(square, 1 - spot, ask) < -0.3
 
 
 def test_deleting_what_matters_first_is_seen_at_once() -> None:

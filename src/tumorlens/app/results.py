@@ -11,16 +11,21 @@ import numpy as np
 import streamlit as st
 
 from tumorlens.app import parts, words
+from tumorlens.data.manifest import read_manifest
+from tumorlens.data.readers import read_slice
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluate import figures
 from tumorlens.evaluate.evaluation import Evaluation, evaluate_run
 from tumorlens.evaluate.repeats import compare_runs
-from tumorlens.evaluate.run_folder import PREDICTIONS, read_pooled
+from tumorlens.evaluate.run_folder import PREDICTIONS, find_manifest, read_pooled
 from tumorlens.evaluate.tables import Grid, comparison_grid, figure_grids, grids
+from tumorlens.explain.overlay import to_grey
 from tumorlens.records import Estimate, class_title
 
 #: Names folders below which runs are looked for, separated as in PATH.
 RUNS_VARIABLE = "TUMORLENS_RUNS"
+MOST_PICTURES = 12  # of a cell of the confusion matrix
+_IN_A_ROW = 4
 _HEADLINE = ("accuracy", "balanced_accuracy", "auc", "ece")
 
 
@@ -158,14 +163,28 @@ def _confusion(found: Evaluation, folder: Path | None) -> None:
     row, column = int(cells[0][0]), titles.index(cells[0][1])
     chosen = (answers.labels == row) & (answers.predicted == column)
     st.markdown(f"**{int(chosen.sum())} slices of {titles[row].lower()} answered {titles[column].lower()}**")
-    st.dataframe(_slices_of(found, folder, chosen), hide_index=True, alt="The slices of this cell")
-    pictures = [item for item in found.mistakes if item.picture is not None and row != column
-                and item.prediction.label == answers.classes[row]
-                and item.prediction.predicted == answers.classes[column]]  # fmt: skip
-    for start in range(0, min(len(pictures), 6), 2):
-        for place, item in zip(st.columns(2), pictures[start : start + 2], strict=False):
-            caption = parts.literal(f"{item.prediction.patient_group}: {item.prediction.confidence:.0%}")
-            place.image(str(item.picture), caption=caption, width="stretch", alt=caption)
+    slices = _slices_of(found, folder, chosen)
+    st.dataframe(slices, hide_index=True, alt="The slices of this cell")
+    _pictures([item["Slice"] for item in slices], folder)
+
+
+def _pictures(names: list[str], folder: Path | None) -> None:
+    """The first slices of a cell, where the images that the run was made from are still there."""
+    manifest = find_manifest(folder) if folder is not None else None
+    if manifest is None:
+        return
+    wanted = names[:MOST_PICTURES]
+    rows = {item.path: item for item in read_manifest(manifest) if item.path in set(wanted)}
+    shown = []
+    for name in wanted:
+        try:
+            shown.append((name, to_grey(read_slice(manifest.parent, rows[name]).pixels)))
+        except (KeyError, TumorlensError):  # gone since, or a row that was renamed: the table has its name
+            continue
+    for start in range(0, len(shown), _IN_A_ROW):
+        for place, (name, picture) in zip(st.columns(_IN_A_ROW), shown[start : start + _IN_A_ROW], strict=False):
+            caption = parts.literal(Path(name).name)
+            place.image(picture, caption=caption, width="stretch", alt=caption)
 
 
 def _slices_of(found: Evaluation, folder: Path | None, chosen: Any) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """One study: a picture, a series or a volume, with its answer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from tumorlens.records import Slice
 from tumorlens.runtime.predictor import Answer, Predictor
 
 VOLUMES = (".nii", ".nii.gz")
+WINDOWED = (".dcm", ".dicom", ".ima", ".zip")  # may have a window in their headers
 PLANES: dict[Plane, str] = {"": "as acquired", "axial": "axial", "coronal": "coronal", "sagittal": "sagittal"}
 PROFILED = 48  # slices of a volume that are answered at once, evenly spaced
 
@@ -69,8 +71,8 @@ def _choose() -> Study | None:
     uploads = _dropped_last(uploads or [])
     if not uploads:
         return _example()
-    options = _cut(any(item.name.lower().endswith(VOLUMES) for item in uploads))
-    key = "_".join([*(item.file_id for item in uploads), options.plane])
+    options = _cut([item.name for item in uploads])
+    key = "_".join([*(item.file_id for item in uploads), options.plane, "window" if options.window else ""])
     kept: Study | None = st.session_state.get("study")
     if kept is not None and kept.key == key:  # reading a volume takes a moment; it is read once
         parts.problems_told(kept.problems)
@@ -99,19 +101,22 @@ def _example() -> Study:
     keys = [item.key for item in EXAMPLES]
     chosen = st.session_state.get("example") or st.query_params.get("example", keys[0])
     example = next((item for item in EXAMPLES if item.key == chosen), EXAMPLES[0])
-    options = _cut(example.path.name.endswith(VOLUMES))
+    options = _cut([example.path.name])
     return Study(f"{example.key}{options.plane}", example.title, read_slices(example.path, options), example.note)
 
 
-def _cut(volume: bool) -> ReadOptions:
-    """How a volume is to be cut; asked where there is one."""
-    if not volume:
-        return ReadOptions()
-    plane = st.segmented_control(
-        "Plane", list(PLANES), default="", format_func=PLANES.__getitem__, key="plane", required=True,
-        bind="query-params", help=words.PLANE_HELP,
-    )  # fmt: skip
-    return ReadOptions(plane=plane or "")
+def _cut(names: Sequence[str]) -> ReadOptions:
+    """How files are to be read: the plane of volumes, the grey values of DICOM; asked where there are such."""
+    plane: Plane | None = ""
+    window = False
+    if any(name.lower().endswith(VOLUMES) for name in names):
+        plane = st.segmented_control(
+            "Plane", list(PLANES), default="", format_func=PLANES.__getitem__, key="plane", required=True,
+            bind="query-params", help=words.PLANE_HELP,
+        )  # fmt: skip
+    if any(name.lower().endswith(WINDOWED) for name in names):
+        window = st.toggle(words.WINDOW, key="window", bind="query-params", help=words.WINDOW_HELP)
+    return ReadOptions(plane=plane or "", window=window)
 
 
 def _gallery() -> None:

@@ -44,6 +44,11 @@ WITH_NAME = "Write the file's name into it"
 
 PROFILE = "Probability of each class along the volume"
 PLANE_HELP = "A NIfTI volume may be cut in any plane; as acquired is across its thickest slices."
+WINDOW = "Grey values through the header's window"
+WINDOW_HELP = (
+    "A DICOM file says how the scanner's operator looked at it. Off, the model sees all values, as in training; "
+    "on, what the window shows."
+)
 STRONGEST = "Shown first is the slice where the model sees most tumour."
 
 FOLDER_ABOUT = "Drop many pictures, or ZIP archives of them: a row a slice, to sort, filter, open and download."
@@ -61,7 +66,7 @@ RESULTS_ABOUT = "Figures of a run, with 95 % intervals by patient: tables, plots
 RESULTS_NONE = (
     "No run found. Start the app where `runs/` lies, or name folders in `TUMORLENS_RUNS`; or give a predictions.csv."
 )
-CONFUSION_HELP = "Select a cell to list its slices."
+CONFUSION_HELP = "Select a cell to list its slices, with pictures where the run's images are still there."
 COMPARE = "Compare with"
 
 LEARN_ABOUT = "From a picture to an answer and its map, step by step, with the numbers of the model at hand."

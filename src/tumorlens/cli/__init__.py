@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("predict:predict", "Classify pictures, DICOM files and volumes."),
     "explain": ("explain:explain", "Show where in a picture an answer comes from."),
     "explain score": ("explain:score", "Measure how well maps find tumours."),
+    "explain sanity": ("explain:sanity", "Measure whether maps follow the weights, by drawing these anew."),
     "app": ("predict:app", "Open the app in the browser."),
 }
 

@@ -1,4 +1,4 @@
-"""`tumorlens explain` and `tumorlens explain score`."""
+"""`tumorlens explain`, `explain score` and `explain sanity`."""
 
 import json
 from pathlib import Path
@@ -178,5 +178,48 @@ def score(
             for row in rows
         ]  # fmt: skip
         out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        say(f"wrote {out}")
+    return 0
+
+
+def sanity(
+    manifest: Positional[Path],
+    /,
+    model: Path,
+    fold: str | None = None,
+    most: int = 60,
+    source: str = "",
+    out: Path | None = None,
+) -> int:
+    """Measure whether Grad-CAM follows the weights: they are drawn anew, from the last stage to the first, and the map
+    must become unlike itself (needs PyTorch).
+
+    Args:
+        manifest: A manifest with splits and masks, or with folds and --fold: that of the model's training.
+        model: A bundle folder.
+        fold: The fold that the model was tested on.
+        most: At most so many tested slices, drawn at random; 0 for all.
+        source: Only slices of this source.
+        out: A JSON file for the figures.
+    """
+    from tumorlens.cli.sides import samples_of
+    from tumorlens.cli.tables import show_grids
+    from tumorlens.evaluate.tables import Grid
+    from tumorlens.evaluate.values import estimates_json
+    from tumorlens.map_sanity import cascade
+    from tumorlens.map_scores import cases_of
+    from tumorlens.runtime.predictor import Predictor
+
+    samples = [item for item in samples_of(manifest, fold, model) if not source or item.source == source]
+    predictor = Predictor(model, answer_all=True)
+    with progress_bar() as bar:
+        cases = list(cases_of(predictor, samples, manifest.parent, "test", bar.update, most))
+        if not cases:
+            raise RunError(f"{manifest}: no tested slice with a mask. Give a manifest with splits, or folds and --fold")
+        found = cascade(model, cases, bar.update)
+    cells = tuple((f"{part} and what follows" if part != "head" else part, value) for part, value in found.items())
+    show_grids([Grid(f"Likeness of Grad-CAM on {len(cases)} slices", ("Drawn anew", "Rank correlation"), cells)])
+    if out is not None:
+        out.write_text(json.dumps(estimates_json(found), indent=2) + "\n", encoding="utf-8")
         say(f"wrote {out}")
     return 0

@@ -78,13 +78,13 @@ def calibrate(run: Positional[Path], /, bundle: Path | None = None, coverage: fl
     renewed = recalibrated(read_run(own), found, DEFAULT_COVERAGE) if own else []
     show_grids(recalibration_grids(found))
     if found.temperature is None:
-        say("each fold's own temperature does better than one for all; a bundle keeps its own")
+        say(f"own temperatures do better than one for all; a bundle keeps its own, times {found.factor:.3f}")
     else:
         say(f"temperature {found.temperature:.3f}")
     save_recalibration(found, run / "calibration.json")
     written = [str(run / "calibration.json")]
     if bundle and card:
-        kept = {"temperature": found.temperature or card.temperature, "label_sets": found.label_sets}
+        kept = {"temperature": found.applied(card.temperature), "label_sets": found.label_sets}
         write_card(bundle, card.model_copy(update=kept))
         written.append(f"the card of {bundle}")
     if own:

@@ -2,7 +2,8 @@
 
 Temperature and label sets are fitted on all tested slices of all folds, for a bundle that is to be used. How good they
 are is measured across the folds: those of one fold are answered with what was fitted on the others. Folds whose logits
-differ in scale have no temperature in common; where their own ones, from validation patients, do better, these stay.
+differ in scale have no temperature in common; where their own ones, from validation patients, do better, these stay, or
+are all corrected by one factor: a few validation patients tend to make a model too bold, and by how much the folds say.
 """
 
 import json
@@ -29,25 +30,32 @@ from tumorlens.records import Estimate, Prediction
 
 #: How probabilities are made from logits.
 AS_TRAINED, TEMPERATURE, VECTOR = "each fold’s own temperature", "one temperature", "vector scaling"
+CORRECTED = "own temperature, times one factor"
+_EQUAL = 1e-6  # log losses that count as the same: the simpler way is taken
 
 
 @dataclass(frozen=True)
 class Recalibration:
     """What was fitted, and how good it is on patients that it was not fitted on.
 
-    `temperature` and `label_sets` are for a bundle of the same recipe; the temperature is None where one in common
-    does worse than each fold's own (by log loss across folds): a bundle then keeps its own. `figures` has
-    calibration figures by way of scaling, `sets` those of label sets at `coverage` after one temperature, both
-    across folds. `n_slices` and the patient `groups` are what was fitted on.
+    `temperature`, `factor` and `label_sets` are for a bundle of the same recipe. By log loss across folds either one
+    temperature is taken, or each keeps its own, times `factor` (1 where it is as good uncorrected); the temperature is
+    then None. `figures` has calibration figures by way of scaling, `sets` those of label sets at `coverage` after the
+    way that was taken, both across folds. `n_slices` and the patient `groups` are what was fitted on.
     """
 
     temperature: float | None
+    factor: float
     label_sets: LabelSets
     figures: dict[str, dict[str, Estimate]]
     sets: LabelSetFigures | None
     coverage: float
     n_slices: int
     groups: frozenset[str]
+
+    def applied(self, own: float) -> float:
+        """The temperature of a bundle that has `own` from its validation patients."""
+        return self.temperature or own * self.factor
 
 
 def recalibrate(folds: Sequence[Run], coverage: float, rounds: int = ROUNDS) -> Recalibration:
@@ -69,24 +77,29 @@ def recalibrate(folds: Sequence[Run], coverage: float, rounds: int = ROUNDS) -> 
     parts = [collect(run.tested) for run in folds]
     logits = [_logits(run, part) for run, part in zip(folds, parts, strict=True)]
     whole = collect([item for run in folds for item in run.tested])
-    told: dict[str, list[NDArray[np.float64]]] = {AS_TRAINED: [], TEMPERATURE: [], VECTOR: []}
+    softened = [part.log_probabilities for part in parts]
+    told: dict[str, list[NDArray[np.float64]]] = {AS_TRAINED: [], CORRECTED: [], TEMPERATURE: [], VECTOR: []}
     for number, part in enumerate(parts):
         z, labels = _others(logits, parts, number)
+        factor = fit_temperature(*_others(softened, parts, number))
         told[AS_TRAINED].append(part.probabilities)
+        told[CORRECTED].append(softmax(softened[number] / factor, axis=1))
         told[TEMPERATURE].append(softmax(logits[number] / fit_temperature(z, labels), axis=1))
         told[VECTOR].append(_vector_scaled(z, labels, logits[number]))
     figures = {
         name: _figures(replace(whole, probabilities=np.concatenate(rows)), rounds) for name, rows in told.items()
     }
-    in_common = figures[TEMPERATURE]["log_loss"].value < figures[AS_TRAINED]["log_loss"].value
-    temperature = fit_temperature(np.concatenate(logits), whole.labels) if in_common else None
-    chosen = told[TEMPERATURE if in_common else AS_TRAINED]
-    after = replace(whole, probabilities=np.concatenate(chosen), label_sets=_sets_across(chosen, parts, coverage))
+    loss = {name: figures[name]["log_loss"].value for name in (TEMPERATURE, AS_TRAINED, CORRECTED)}
+    way = next(name for name, value in loss.items() if value <= min(loss.values()) + _EQUAL)
+    scores = {AS_TRAINED: softened, CORRECTED: softened, TEMPERATURE: logits}[way]
+    scale = 1.0 if way == AS_TRAINED else fit_temperature(np.concatenate(scores), whole.labels)
+    after = replace(whole, probabilities=np.concatenate(told[way]), label_sets=_sets_across(told[way], parts, coverage))
     used = frozenset(whole.groups)
     return Recalibration(
-        temperature=temperature,
+        temperature=scale if way == TEMPERATURE else None,
+        factor=scale if way == CORRECTED else 1.0,
         label_sets=fit_label_sets(
-            softmax(np.concatenate(logits) / temperature, axis=1) if temperature else np.concatenate(chosen),
+            softmax(np.concatenate(scores) / scale, axis=1),
             whole.labels,
             whole.groups,
             whole.classes,
@@ -138,7 +151,8 @@ def recalibrated(run: Run, found: Recalibration, coverage: float) -> list[Predic
     thresholds = found.label_sets.at(coverage)
     answered = [item for item in run.predictions if item.probabilities]
     log_shares = np.log(np.clip([item.probabilities for item in answered], FLOOR, None))
-    factor = known_temperature(run) / found.temperature if found.temperature else 1.0
+    own = known_temperature(run)
+    factor = own / found.applied(own)
     shares = iter(softmax(log_shares * factor, axis=1).tolist())
     renewed = []
     for item in run.predictions:
@@ -156,6 +170,7 @@ def save_recalibration(found: Recalibration, path: Path) -> None:
     values = {
         "schema_version": 1,
         "temperature": found.temperature,
+        "factor": found.factor,
         "label_sets": found.label_sets.model_dump(),
         "figures": {name: estimates_json(rows) for name, rows in found.figures.items()},
         "measured_coverage": found.coverage,

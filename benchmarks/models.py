@@ -1,0 +1,85 @@
+"""Two models on the same slices: which is right more often, paired by patient.
+
+    python benchmarks/models.py MANIFEST FIRST SECOND [--fold all] [--side val]
+
+FIRST and SECOND are bundles. The side must be one that neither was trained on: for the reference model and the model
+before it that is the validation side of fold `all`, on which both chose temperature and epoch.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from scipy.special import softmax
+
+from tumorlens.data.manifest import read_manifest
+from tumorlens.data.predictions import write_predictions
+from tumorlens.data.preprocess import prepare
+from tumorlens.data.readers import read_slice
+from tumorlens.data.splits import VAL_SHARE, sides_of_fold
+from tumorlens.evaluate.evaluation import evaluate_run
+from tumorlens.evaluate.repeats import compare_runs
+from tumorlens.evaluate.run_folder import PREDICTIONS
+from tumorlens.evaluate.tables import comparison_grid
+from tumorlens.records import Estimate, Prediction, Sample
+from tumorlens.runtime.predictor import Predictor
+
+BATCH = 16
+FIGURES = ("accuracy", "auc", "log_loss", "ece", "calibration_slope")
+
+
+def main() -> None:
+    """Answer, compare, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("models", type=Path, nargs=2, metavar="BUNDLE")
+    parser.add_argument("--fold", default="all")
+    parser.add_argument("--side", default="val")
+    given = parser.parse_args()
+    sides = sides_of_fold(read_manifest(given.manifest), given.fold, VAL_SHARE, seed=0)
+    samples = [item for item in sides if item.split == given.side]
+    with tempfile.TemporaryDirectory() as root:
+        folders = []
+        for number, bundle in enumerate(given.models):
+            folder = Path(root) / ("first", "second")[number]
+            folder.mkdir()
+            predictor = Predictor(bundle, answer_all=True)
+            found = answers(predictor, samples, given.manifest.parent)
+            write_predictions(found, folder / PREDICTIONS, predictor.classes)
+            folders.append(folder)
+        evaluations = [evaluate_run(folder) for folder in folders]
+        sys.stdout.write(f"{len(samples)} slices, side {given.side} of fold {given.fold}\n")
+        for folder, item in zip(folders, evaluations, strict=True):
+            show(folder.name, item.tables[item.main].overall, FIGURES)
+        grid = comparison_grid(compare_runs(folders, evaluations))
+        sys.stdout.write("\n" + " | ".join(grid.heads) + "\n")
+        for row in grid.rows:
+            sys.stdout.write(" | ".join(str(cell) for cell in row) + "\n")
+        sys.stdout.write(f"{grid.note}\n")
+
+
+def show(name: str, figures: dict[str, Estimate], wanted: tuple[str, ...]) -> None:
+    """Some figures of one model."""
+    sys.stdout.write(f"{name}: " + ", ".join(f"{key} {figures[key]}" for key in wanted if key in figures) + "\n")
+
+
+def answers(predictor: Predictor, samples: list[Sample], root: Path) -> list[Prediction]:
+    """What a model says of labelled slices."""
+    found = []
+    for start in range(0, len(samples), BATCH):
+        batch = samples[start : start + BATCH]
+        squares = np.stack([prepare(read_slice(root, item), predictor.card.preprocess)[0] for item in batch])
+        logits = predictor.run(squares[:, None]).logits.astype(np.float64)
+        for item, row in zip(batch, softmax(logits / predictor.card.temperature, axis=1), strict=True):
+            shares = tuple(float(p) for p in row)
+            found.append(
+                Prediction(item.path, item.frame, "ok", predictor.classes, shares, label=item.label,
+                           patient_group=item.patient_group, origin=item.source)
+            )  # fmt: skip
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -54,7 +54,7 @@ def main() -> None:
         for folder, item in zip(folders, evaluations, strict=True):
             show(folder.name, item.tables[item.main].overall, FIGURES)
         grid = comparison_grid(compare_runs(folders, evaluations))
-        sys.stdout.write("\n" + " | ".join(grid.heads) + "\n")
+        sys.stdout.write("\n" + " | ".join(head.replace(f"{root}/", "") for head in grid.heads) + "\n")
         for row in grid.rows:
             sys.stdout.write(" | ".join(str(cell) for cell in row) + "\n")
         sys.stdout.write(f"{grid.note}\n")

@@ -44,11 +44,11 @@ def test_examples_are_answered_with_a_map(predictor: Predictor) -> None:
 
 
 def test_it_knows_tumours_of_patients_it_never_saw(predictor: Predictor) -> None:
-    """A smoke test on two tested patients a class; the figures with intervals are in the card."""
+    """A smoke test on patients that it was not trained on; the figures with intervals are in the card."""
     folder = real_path("figshare")
-    tested = (REFERENCE / "TESTED_PATIENTS.txt").read_text().split()
-    rows = [r for r in csv.DictReader((folder / "index.csv").open()) if f"figshare:{r['patient_group']}" in tested]
-    assert len({row["patient_group"] for row in rows}) >= 25
+    unseen = (REFERENCE / "UNSEEN_PATIENTS.txt").read_text().split()
+    rows = [r for r in csv.DictReader((folder / "index.csv").open()) if f"figshare:{r['patient_group']}" in unseen]
+    assert len({row["patient_group"] for row in rows}) >= 15
     right = []
     for start in range(0, len(rows), 5 * BATCH):  # every fifth batch is enough here
         part = rows[start : start + BATCH]

@@ -1,6 +1,6 @@
 """Keep what figures in the docs follow from: of each fold its config, history, card, figures and tested answers.
 
-    python tools/keep_results.py CROSSVAL OUT
+    python tools/keep_results.py RUN_OR_CROSSVAL OUT
 
 `tumorlens evaluate OUT` then gives the figures again, without the images and without training.
 """
@@ -18,9 +18,10 @@ from tumorlens.records import Prediction
 
 
 def main(source: Path, out: Path) -> None:
-    """Copy the finished folds of a cross-validation."""
-    for run in sorted(path.parent for path in source.glob("fold*/metrics.json")):
-        folder = out / run.name
+    """Copy the finished folds of a cross-validation, or one run; of a run that tested nobody, its validation side."""
+    alone = (source / "metrics.json").is_file() and not any(source.glob("fold*/metrics.json"))
+    for run in [source] if alone else sorted(path.parent for path in source.glob("fold*/metrics.json")):
+        folder = out if alone else out / run.name
         (folder / "bundle").mkdir(parents=True, exist_ok=True)
         for name in ("history.csv", "metrics.json"):
             shutil.copy(run / name, folder)
@@ -31,7 +32,8 @@ def main(source: Path, out: Path) -> None:
         # Not the pictures of mistakes: they are the data sets'.
         for name in (PREDICTIONS, *([SIMPLE] if (run / SIMPLE).is_file() else [])):
             rows = read_predictions(run / name)
-            tested = [replace(item, source=_below(item)) for item in rows if item.split == "test"]
+            side = "test" if any(item.split == "test" for item in rows) else "val"
+            tested = [replace(item, source=_below(item)) for item in rows if item.split == side]
             write_predictions(tested, folder / name, tested[0].classes)
 
 

@@ -1,9 +1,10 @@
 """Turn a finished run into the reference bundle: graph, card, model card with figures, licence, tested patients.
 
-    python tools/ship_reference.py RUN LICENCE_OF_WEIGHTS
+    python tools/ship_reference.py RUN CROSSVAL LICENCE_OF_WEIGHTS
 
-RUN is a run folder of docs/reproduce.sh; LICENCE_OF_WEIGHTS the text that came with the initial weights. Every figure
-in MODEL_CARD.md is computed here from the run's predictions on its tested patients.
+RUN is the last model's run folder and CROSSVAL the cross-validation of its recipe (docs/reproduce.sh);
+LICENCE_OF_WEIGHTS is the text that came with the initial weights. Every figure in MODEL_CARD.md is computed here: from
+the cross-validation's answers for tested patients, and the run's own for its validation patients.
 """
 
 import shutil
@@ -18,7 +19,7 @@ from tumorlens.evaluate.results import card_metrics
 from tumorlens.model.bundle import INT8, ONNX, Card, load_card, write_card
 
 REFERENCE = Path(__file__).parent.parent / "src" / "tumorlens" / "reference"
-NAME = "tumorlens-reference-3"
+NAME = "tumorlens-reference-4"
 #: Without tuning: no class is more probable than all others together.
 LEAST_CONFIDENCE = 0.5
 LICENCE = "Non-commercial use only (LICENSE beside the model)"
@@ -26,10 +27,10 @@ WEIGHTS = "ResNet-50, ImageNet-1k, permute-quantize-finetune `resnet50_large` (d
 ORIGINAL = "https://github.com/uber-research/permute-quantize-finetune"
 
 
-def main(run: Path, licence: Path) -> None:
+def main(run: Path, crossval: Path, licence: Path) -> None:
     """Write everything below src/tumorlens/reference."""
-    evaluation = evaluate_run(run)
-    tested = [item for item in read_predictions(run / "predictions.csv") if item.split == "test"]
+    evaluation = evaluate_run(crossval)
+    unseen = [item for item in read_predictions(run / "predictions.csv") if item.split == "val"]
     trained: Card = load_card(run / "bundle", needs=ONNX)
     REFERENCE.mkdir(exist_ok=True)
     for name in (ONNX, *(INT8 if trained.int8 else ())):
@@ -46,9 +47,9 @@ def main(run: Path, licence: Path) -> None:
     )
     write_card(REFERENCE, card)  # refusal.safetensors stays with the weights, which do not ship
     groups = sorted(
-        {item.patient_group for item in tested if item.patient_group.split(":")[0] in ("figshare", "tcga_lgg")}
+        {item.patient_group for item in unseen if item.patient_group.split(":")[0] in ("figshare", "tcga_lgg")}
     )
-    (REFERENCE / "TESTED_PATIENTS.txt").write_text("\n".join(groups) + "\n", encoding="utf-8")
+    (REFERENCE / "UNSEEN_PATIENTS.txt").write_text("\n".join(groups) + "\n", encoding="utf-8")
     today = datetime.now(UTC).date().isoformat()
     notice = (
         f"NOTICE. model.onnx and its 8-bit form are derivatives of {WEIGHTS.replace('`', '')}, {ORIGINAL}.\n"
@@ -59,8 +60,10 @@ def main(run: Path, licence: Path) -> None:
     )
     (REFERENCE / "LICENSE").write_text(notice + licence.read_text(encoding="utf-8"), encoding="utf-8")
     template = (Path(__file__).parent / "MODEL_CARD.md.jinja").read_text(encoding="utf-8")
-    write_model_card(evaluation, card, REFERENCE / PAGE, template, weights=WEIGHTS, original=ORIGINAL)
+    write_model_card(
+        evaluation, card, REFERENCE / PAGE, template, own=evaluate_run(run), weights=WEIGHTS, original=ORIGINAL
+    )
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(*map(Path, sys.argv[1:4]))

@@ -44,8 +44,8 @@ class RefusalFigures:
 def teach_refusal(run: Path, others: Path, progress: Progress, brains: Path | None = None) -> RefusalFigures:
     """Fit the gate on a run's training slices against other pictures, and put it into the run's bundle.
 
-    The slices count as they are, moved and re-lit (`train.refusal.VIEWS`), and every other one peeled, for brains that
-    come without a skull.
+    A third of the slices count as they are, a third moved and re-lit (`train.refusal.VIEWS`), and a third peeled, for
+    brains that come without a skull.
 
     Args:
         run: a run folder whose manifest is still there.
@@ -71,9 +71,9 @@ def teach_refusal(run: Path, others: Path, progress: Progress, brains: Path | No
         )
     own = np.concatenate(
         [
-            _features(network, train.images, progress, "brains"),
-            _features(network, train.images, progress, "views", 1),
-            _features(network, _peeled(train.images[::2], card.preprocess), progress, "peeled"),
+            _features(network, train.images[::3], progress, "brains"),
+            _features(network, train.images[1::3], progress, "views", 1),
+            _features(network, _peeled(train.images[2::3], card.preprocess), progress, "peeled"),
         ]
     )
     kinds = {name: _features(network, images, progress, name) for name, images in pictures.items()}

@@ -142,7 +142,7 @@ def _filled(module: Module, state: dict[str, torch.Tensor], folder: Path, what: 
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        raise BundleError(f"{folder}: its weights do not fit {what}: {error}") from error
+        raise BundleError(f"{folder}: what it holds of weights does not fit {what}: {error}") from error
     module.eval()
     return module
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From labelled folders to a trained, measured, exported model and its answers: how the reference model was made.
 #
-#   bash docs/reproduce.sh DATA WEIGHTS OUT               fold 0 and a last model: about 75 minutes on two CPU cores with bfloat16
+#   bash docs/reproduce.sh DATA WEIGHTS OUT               fold 0 (45 minutes on two cores with bfloat16) and a last model
 #   FOLDS="0 1 2 3 4" bash docs/reproduce.sh DATA WEIGHTS OUT   the whole cross-validation, three and a half hours
 #
 # DATA holds figshare/, tcga_lgg/, brisc_no_tumor/, kaggle/ and dicom_brain/; WEIGHTS is a ResNet-50 in safetensors

@@ -4,14 +4,13 @@ Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018. A map that stays 
 what it learned shows the picture, not the network.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.special import softmax
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 from torch import nn
 
 from tumorlens.bootstrap import PatientBootstrap, mean
@@ -44,7 +43,7 @@ def cascade(
         BundleError: no bundle there, or one without weights.
     """
     card = load_card(bundle)
-    network = copy.deepcopy(load_network(bundle, card))
+    network = load_network(bundle, card)
     squares = np.stack([case.square for case in cases])
     chosen = [case.shown.chosen for case in cases]
     bootstrap = PatientBootstrap([case.group for case in cases])
@@ -65,7 +64,7 @@ def rank_likeness(first: Float32, second: Float32) -> float:
     """Spearman's correlation of two maps; 0 where one is the same all over."""
     if not (np.ptp(first) > 0 and np.ptp(second) > 0):
         return 0.0
-    return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])
+    return float(spearmanr(first.ravel(), second.ravel()).statistic)
 
 
 @torch.inference_mode()

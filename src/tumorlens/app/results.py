@@ -165,14 +165,25 @@ def _confusion(found: Evaluation, folder: Path | None) -> None:
     st.markdown(f"**{int(chosen.sum())} slices of {titles[row].lower()} answered {titles[column].lower()}**")
     slices = _slices_of(found, folder, chosen)
     st.dataframe(slices, hide_index=True, alt="The slices of this cell")
-    _pictures([item["Slice"] for item in slices], folder)
+    if not _pictures([item["Slice"] for item in slices], folder) and row != column:
+        _kept_mistakes(found, answers.classes[row], answers.classes[column])
 
 
-def _pictures(names: list[str], folder: Path | None) -> None:
-    """The first slices of a cell, where the images that the run was made from are still there."""
+def _kept_mistakes(found: Evaluation, label: str, predicted: str) -> None:
+    """Pictures that the run keeps of its mistakes, where its images are gone."""
+    pictures = [item for item in found.mistakes if item.picture is not None
+                and (item.prediction.label, item.prediction.predicted) == (label, predicted)]  # fmt: skip
+    for start in range(0, min(len(pictures), 6), 2):
+        for place, item in zip(st.columns(2), pictures[start : start + 2], strict=False):
+            caption = parts.literal(f"{item.prediction.patient_group}: {item.prediction.confidence:.0%}")
+            place.image(str(item.picture), caption=caption, width="stretch", alt=caption)
+
+
+def _pictures(names: list[str], folder: Path | None) -> bool:
+    """Show the first slices of a cell, where the images that the run was made from are still there; says if any were."""
     manifest = find_manifest(folder) if folder is not None else None
     if manifest is None:
-        return
+        return False
     wanted = names[:MOST_PICTURES]
     rows = {item.path: item for item in read_manifest(manifest) if item.path in set(wanted)}
     shown = []
@@ -185,6 +196,7 @@ def _pictures(names: list[str], folder: Path | None) -> None:
         for place, (name, picture) in zip(st.columns(_IN_A_ROW), shown[start : start + _IN_A_ROW], strict=False):
             caption = parts.literal(Path(name).name)
             place.image(picture, caption=caption, width="stretch", alt=caption)
+    return bool(shown)
 
 
 def _slices_of(found: Evaluation, folder: Path | None, chosen: Any) -> list[dict[str, Any]]:

@@ -180,7 +180,7 @@ def _kept_mistakes(found: Evaluation, label: str, predicted: str) -> None:
 
 
 def _pictures(names: list[str], folder: Path | None) -> bool:
-    """Show the first slices of a cell, where the images that the run was made from are still there; says if any were."""
+    """Show the first slices of a cell, where the images of the run are still there; says if any were."""
     manifest = find_manifest(folder) if folder is not None else None
     if manifest is None:
         return False

@@ -21,7 +21,7 @@ from tumorlens.data.manifest import write_manifest
 from tumorlens.data.predictions import read_predictions
 from tumorlens.data.splits import split_shares
 from tumorlens.experiment import run_experiment
-from tumorlens.map_sanity import rank_likeness
+from tumorlens.explain.scores import rank_likeness
 from tumorlens.model.bundle import load_card, write_card
 from tumorlens.model.region import middle_maps, mixed, strength
 from tumorlens.pipeline import Explained
@@ -180,11 +180,15 @@ def test_maps_are_scored_beside_what_knows_nothing(taught: Path, masked_manifest
 
 
 def test_maps_change_as_the_weights_do(taught: Path, masked_manifest: Path, tmp_path: Path) -> None:
-    call = ["explain", "sanity", str(masked_manifest), "--model", str(taught / "bundle")]
+    bundle = str(taught / "bundle")
+    call = ["explain", "sanity", str(masked_manifest), "--model", bundle, "--beside", bundle]
     assert main([*call, "--out", str(tmp_path / "sanity.json")]) == 0
     found = json.loads((tmp_path / "sanity.json").read_text())
-    assert list(found) == ["head", "layer4", "layer3", "layer2", "layer1", "stem"]
-    assert all(-1 <= row["value"] < 0.9 for row in found.values())
+    assert list(found["drawn anew"]) == ["head", "layer4", "layer3", "layer2", "layer1", "stem"]
+    assert all(-1 <= row["value"] < 0.9 for row in found["drawn anew"].values())
+    same, another = (found["beside"][name]["value"] for name in ("same slice", "another slice"))
+    assert same == pytest.approx(1)
+    assert another < 0.9
     assert rank_likeness(np.arange(9.0), np.arange(9.0) ** 3) == pytest.approx(1)
     assert rank_likeness(np.arange(9.0), np.zeros(9)) == 0
 

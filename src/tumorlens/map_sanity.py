@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.special import softmax
-from scipy.stats import spearmanr
 from torch import nn
 
 from tumorlens.bootstrap import PatientBootstrap, mean
 from tumorlens.explain.gradcam import gradcam
+from tumorlens.explain.scores import rank_likeness
 from tumorlens.map_scores import Case
 from tumorlens.model.bundle import load_card
 from tumorlens.model.network import PARTS, TumorNet
@@ -58,13 +58,6 @@ def cascade(
         likeness = [rank_likeness(one, other) for one, other in zip(before, after, strict=True)]
         found[part] = bootstrap.estimate(mean(np.array(likeness)), "lower")
     return found
-
-
-def rank_likeness(first: Float32, second: Float32) -> float:
-    """Spearman's correlation of two maps; 0 where one is the same all over."""
-    if not (np.ptp(first) > 0 and np.ptp(second) > 0):
-        return 0.0
-    return float(spearmanr(first.ravel(), second.ravel()).statistic)
 
 
 @torch.inference_mode()

@@ -1,6 +1,8 @@
 """Pictures of maps: what they show, and the bytes they are written as."""
 
+import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 from tests.conftest import draw_head
 from tumorlens.explain.overlay import colour, contoured, overlay, to_grey
 from tumorlens.explain.png import write_png
+from tumorlens.explain.vector import contours_svg
 
 
 @pytest.fixture
@@ -77,3 +80,30 @@ def test_png_bytes_depend_on_the_picture_alone_and_are_few(head: np.ndarray, tmp
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     Image.fromarray(picture).save(tmp_path / "pillow.png", compress_level=1)
     assert (tmp_path / "a.png").stat().st_size < 1.2 * (tmp_path / "pillow.png").stat().st_size
+
+
+def test_contours_as_svg_enclose_the_peak_and_stay_in_the_picture(head: np.ndarray) -> None:
+    region = blob() > 3
+    text = contours_svg(head, blob(), "glioma & <more>", region)
+    assert text == contours_svg(head, blob(), "glioma & <more>", region)
+    root = ElementTree.fromstring(text)
+    paths = [path.get("d", "") for path in root.iter("{http://www.w3.org/2000/svg}path")]
+    assert len(paths) == 4
+    scale = 480 / 96
+    widths = []
+    for path in paths:
+        points = np.array([[float(n) for n in pair.split(",")] for pair in path.strip("M").split("L")])
+        assert ((points >= 0) & (points <= 480)).all()
+        # The middle of pixel (row 30, column 60).
+        np.testing.assert_allclose((points.min(axis=0) + points.max(axis=0)) / 2, [60.5 * scale, 30.5 * scale], atol=3)
+        widths.append(np.ptp(points[:, 0]) / scale)
+    # A cone of radius 12 is 9, 6 and 3 pixels wide to either side at a quarter, a half and three quarters of its peak.
+    np.testing.assert_allclose(widths[:3], [18, 12, 6], atol=0.5)
+
+
+def test_an_empty_map_and_a_map_at_the_rim_as_svg(head: np.ndarray) -> None:
+    assert "<path" not in contours_svg(head, np.zeros_like(blob()), "none")
+    rim = np.zeros((96, 96), dtype=np.float32)
+    rim[:10, :20] = 1
+    paths = re.findall(r'd="([^"]+)"', contours_svg(head, rim, "rim"))
+    assert all(path.count("M") == 1 and path[1:].split("L")[0] == path.split("L")[-1] for path in paths)  # closed

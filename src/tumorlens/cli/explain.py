@@ -37,8 +37,9 @@ def explain(
     Args:
         inputs: Files, folders and ZIP archives, as for predict.
         out: Folder for NAME.png (overlay), NAME.npy (the map, float32, at the picture's size) and NAME_panel.png of
-            each slice, and findings.json; of a volume or a file with several slices also NAME_montage.png,
-            NAME_profile.svg (the probability of each class along it) and, for NIfTI, NAME_maps.nii.gz in its place.
+            each slice, NAME.svg (its contours as lines), and findings.json; of a volume or a file with several slices
+            also NAME_montage.png, NAME_profile.svg (the probability of each class along it) and, for NIfTI,
+            NAME_maps.nii.gz in its place.
         model: A bundle folder; the model that comes with tumorlens by default.
         way: gradcam (at the last residual block), sharp (the same, weighed by where the model sees tumour), or region
             (where it sees tumour, whatever the class). The last two need a bundle with a region head.
@@ -88,13 +89,19 @@ class _Sheet:
     def add(self, item: "Explained", values: "Float32") -> None:
         """An answered slice and its map."""
         from tumorlens.explain.overlay import panel
+        from tumorlens.explain.vector import contours_svg
+        from tumorlens.records import class_title
         from tumorlens.volumes import VolumePictures
 
         assert item.picture is not None
         found = item.answer.prediction
         seen = item.finding(self._region.threshold) if self._region else None
         name = self._folder.save(item, values)
-        panel(item.picture.pixels, values, seen.mask if seen else None).save(self._out / f"{name}_panel.png")
+        region = seen.mask if seen else None
+        panel(item.picture.pixels, values, region).save(self._out / f"{name}_panel.png")
+        title = f"{name}: {class_title(found.predicted)}, {found.confidence:.0%}. Not for diagnosis"
+        lines = contours_svg(item.picture.pixels, values, title, region)
+        (self._out / f"{name}.svg").write_text(lines, encoding="utf-8")
         if self._volume is None or self._volume.source != found.source:
             self._end_volume()
             self._volume, self._name = VolumePictures(found.source), self._folder.whole(found.source)
@@ -187,17 +194,20 @@ def sanity(
     /,
     model: Path,
     fold: str | None = None,
+    beside: Path | None = None,
     most: int = 60,
     source: str = "",
     out: Path | None = None,
 ) -> int:
     """Measure whether Grad-CAM follows the weights: they are drawn anew, from the last stage to the first, and the map
-    must become unlike itself (needs PyTorch).
+    must become unlike itself (needs PyTorch). And whether two models that were trained apart look at the same place.
 
     Args:
         manifest: A manifest with splits and masks, or with folds and --fold: that of the model's training.
         model: A bundle folder.
         fold: The fold that the model was tested on.
+        beside: Another bundle, trained apart, whose maps of the same slices are compared. Their patients must be unseen
+            by it too: leave others out of the manifest.
         most: At most so many tested slices, drawn at random; 0 for all.
         source: Only slices of this source.
         out: A JSON file for the figures.
@@ -206,6 +216,7 @@ def sanity(
     from tumorlens.cli.tables import show_grids
     from tumorlens.evaluate.tables import Grid
     from tumorlens.evaluate.values import estimates_json
+    from tumorlens.map_agreement import agreement
     from tumorlens.map_sanity import cascade
     from tumorlens.map_scores import cases_of
     from tumorlens.runtime.predictor import Predictor
@@ -217,9 +228,17 @@ def sanity(
         if not cases:
             raise RunError(f"{manifest}: no tested slice with a mask. Give a manifest with splits, or folds and --fold")
         found = cascade(model, cases, bar.update)
+        agreed = {}
+        if beside is not None:
+            other = Predictor(beside, answer_all=True)
+            agreed = agreement(cases, other, samples, manifest.parent, bar.update)
     cells = tuple((f"{part} and what follows" if part != "head" else part, value) for part, value in found.items())
     show_grids([Grid(f"Likeness of Grad-CAM on {len(cases)} slices", ("Drawn anew", "Rank correlation"), cells)])
+    if agreed:
+        cells = tuple(agreed.items())
+        show_grids([Grid(f"Beside the maps of {beside}", ("Compared with", "Rank correlation"), cells)])
     if out is not None:
-        out.write_text(json.dumps(estimates_json(found), indent=2) + "\n", encoding="utf-8")
+        figures = {"drawn anew": estimates_json(found)} | ({"beside": estimates_json(agreed)} if agreed else {})
+        out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
         say(f"wrote {out}")
     return 0

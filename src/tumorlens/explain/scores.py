@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes, distance_transform_edt
+from scipy.stats import spearmanr
 
 from tumorlens.errors import InputError
 from tumorlens.records import Float32
@@ -86,3 +87,10 @@ def _average_precision(values: Float32, mask: Mask) -> float:
     last = np.flatnonzero(np.append(np.diff(values.ravel()[order]) != 0, True))  # the end of each run of ties
     found = hits[last]
     return float((np.diff(found, prepend=0) * found / (last + 1)).sum() / found[-1])
+
+
+def rank_likeness(first: Float32, second: Float32) -> float:
+    """Spearman's correlation of two maps; 0 where one is the same all over."""
+    if not (np.ptp(first) > 0 and np.ptp(second) > 0):
+        return 0.0
+    return float(spearmanr(first.ravel(), second.ravel()).statistic)

@@ -1,0 +1,231 @@
+"""What a user would write with other tools to label and explain pictures, and tumorlens in their place, a process each.
+
+    python benchmarks/peers.py PEER PICTURES… --out FOLDER    # prints the seconds of each picture, as JSON
+    python benchmarks/peers.py PEER --size                    # prints the MB that its packages take, as JSON
+
+`benchmarks/speed.py` starts these, each by the Python of an environment that has the peer. Keras and detect-tumor need
+nothing of tumorlens.
+"""
+
+import argparse
+import json
+import re
+import time
+from collections.abc import Callable, Iterable
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+SIZE = 192
+#: Of one picture: its label's number, its map and its overlay; None where the peer has none.
+Answer = Callable[[Path], tuple[int, Any, Image.Image | None]]
+#: The packages that a user installs.
+PACKAGES = {
+    "tumorlens": ("tumorlens",),
+    "PyTorch + torchcam": ("torch", "torchcam", "pillow", "matplotlib"),
+    "PyTorch + captum": ("torch", "captum", "pillow", "matplotlib"),
+    "Keras": ("tensorflow-cpu", "keras", "pillow", "matplotlib"),
+    "detect-tumor": ("detect-tumor",),
+}
+
+
+def torch_peer(library: str) -> Answer:
+    """What a user of PyTorch writes: one picture at a time, forward, backward, map, overlay by a colour map."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    from tumorlens.config import Architecture
+    from tumorlens.model.network import TumorNet
+
+    network = TumorNet(4, settings=Architecture(dilated=True)).eval()
+    last = network.part("layer4")[-1]
+    if library == "torchcam":
+        from torchcam.methods import GradCAM
+
+        extractor = GradCAM(network, last)
+    else:
+        from captum.attr import LayerGradCam
+
+        extractor = LayerGradCam(network, last)
+
+    def answer(path: Path) -> tuple[int, Any, Image.Image]:
+        picture, square = _read(path)
+        image = torch.from_numpy(square)[None, None]
+        if library == "torchcam":
+            scores = network(image)
+            chosen = int(scores.argmax())
+            small = extractor(chosen, scores)[0][None]
+        else:
+            with torch.no_grad():
+                chosen = int(network(image).argmax())
+            small = extractor.attribute(image, target=chosen, relu_attributions=True).detach()
+        size = (picture.height, picture.width)
+        values = interpolate(small.reshape(1, 1, *small.shape[-2:]), size, mode="bilinear")[0, 0].numpy()
+        return chosen, values, _overlay(picture, values)
+
+    return answer
+
+
+def keras_peer() -> Answer:
+    """The Grad-CAM recipe of Keras's documentation (Chollet, keras.io, "Grad-CAM class activation visualization"): a
+    model of two outputs, a gradient tape, the map by pooled gradients; ResNet-50 with a dilated last stage, as here."""
+    import tensorflow as tf
+    from tensorflow import keras
+
+    base = keras.applications.ResNet50(weights=None, include_top=False, input_shape=(SIZE, SIZE, 3), pooling="avg")
+    settings = base.get_config()
+    for layer in settings["layers"]:
+        if layer["name"] in ("conv5_block1_0_conv", "conv5_block1_1_conv"):
+            layer["config"]["strides"] = (1, 1)
+        if re.fullmatch(r"conv5_block\d_2_conv", layer["name"]):
+            layer["config"]["dilation_rate"] = (2, 2)
+    network = keras.Model.from_config(settings)
+    scores = keras.layers.Dense(4)(network.output)
+    both = keras.Model(network.inputs, [network.get_layer("conv5_block3_out").output, scores])
+
+    def answer(path: Path) -> tuple[int, Any, Image.Image]:
+        picture, square = _read(path)
+        with tf.GradientTape() as tape:
+            features, said = both(np.repeat(square[None, :, :, None], 3, axis=3))
+            chosen = int(tf.argmax(said[0]))
+            score = said[:, chosen]
+        weights = tf.reduce_mean(tape.gradient(score, features), axis=(0, 1, 2))
+        small = tf.nn.relu(features[0] @ weights[:, None])
+        values = tf.image.resize(small, (picture.height, picture.width))[..., 0].numpy()
+        return chosen, values, _overlay(picture, values)
+
+    return answer
+
+
+def detect_tumor_peer() -> Answer:
+    """The package of the registry: a VGG-16 at 240 x 240, a label alone."""
+    from detect_tumor import TumorDetector
+
+    detector = TumorDetector()
+    names = ("glioma", "meningioma", "notumor", "pituitary")
+    return lambda path: (names.index(detector.predict(path).predicted_class), None, None)
+
+
+def own_peer(precision: str) -> Answer:
+    """tumorlens, one picture at a time, as the app uses it."""
+    from tumorlens.data.readers import read_slices
+    from tumorlens.pipeline import REFERENCE, Explained
+    from tumorlens.runtime.engine import cache_folder
+    from tumorlens.runtime.predictor import Predictor
+
+    engine: Any = "onnxruntime" if precision == "onnxruntime" else "auto"
+    chosen: Any = "fp32" if precision == "onnxruntime" else precision
+    predictor = Predictor(REFERENCE, answer_all=True, engine=engine, cache=cache_folder(), precision=chosen)
+
+    def answer(path: Path) -> tuple[int, Any, Image.Image]:
+        (picture,) = read_slices(path)
+        item = Explained(predictor.predict([picture])[0], picture)
+        return predictor.classes.index(item.answer.prediction.predicted), item.heatmap(), item.overlay()
+
+    return answer
+
+
+def torch_start(weights: Path) -> None:
+    """The least that a first answer costs with PyTorch: its import, and reading weights from disk."""
+    import torch
+
+    torch.load(weights, weights_only=True)
+
+
+def write_weights(weights: Path) -> None:
+    """As many random weights as ResNet-50 has, for `torch_start`."""
+    import torch
+
+    torch.save({"weights": torch.rand(25_557_032)}, weights)
+
+
+def _read(path: Path) -> tuple[Image.Image, Any]:
+    picture = Image.open(path).convert("L")
+    return picture, np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR), dtype=np.float32) / 255
+
+
+def _overlay(picture: Image.Image, values: Any) -> Image.Image:
+    from matplotlib import colormaps
+
+    strength = values / max(float(values.max()), 1e-9)
+    colours = Image.fromarray((colormaps["inferno"](strength)[..., :3] * 255).astype(np.uint8))
+    return Image.blend(picture.convert("RGB"), colours, 0.5)
+
+
+def find_peer(peer: str) -> Answer:
+    """The peer of that name, loaded."""
+    kind, _, library = peer.partition(" ")
+    if kind == "PyTorch":
+        return torch_peer(library.removeprefix("+ "))
+    if kind == "tumorlens":
+        return own_peer(library)
+    return keras_peer() if kind == "Keras" else detect_tumor_peer()
+
+
+def work(peer: str, pictures: list[Path], out: Path) -> list[float]:
+    """Answer pictures one by one, and how long each took in seconds."""
+    answer = find_peer(peer)
+    spent = []
+    for path in pictures:
+        began = time.perf_counter()
+        label, values, overlay = answer(path)
+        if values is not None:
+            np.save(out / f"{path.stem}.npy", values)
+        if overlay is not None:
+            overlay.save(out / f"{path.stem}.png", compress_level=1)
+        with (out / "labels.csv").open("a") as file:
+            file.write(f"{path.name},{label}\n")
+        spent.append(time.perf_counter() - began)
+    return spent
+
+
+def install_size(names: Iterable[str]) -> float:
+    """MB of the files of packages and all that they need, in this environment."""
+    waiting, seen, total = list(names), set(), 0
+    while waiting:
+        name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            found = distribution(name)
+        except PackageNotFoundError:  # of another system or Python
+            continue
+        files = [Path(str(found.locate_file(file))) for file in found.files or ()]
+        if name == "tumorlens":  # installed in place
+            import tumorlens
+
+            files = list(Path(tumorlens.__file__).parent.rglob("*"))
+        total += sum(file.stat().st_size for file in files if file.is_file() and file.suffix != ".pyc")
+        waiting += [
+            match[0]
+            for line in found.requires or ()
+            if "extra ==" not in line and (match := re.match(r"[\w.-]+", line))
+        ]
+    return total / 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("peer")
+    parser.add_argument("pictures", type=Path, nargs="*")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--size", action="store_true")
+    parser.add_argument("--prepare", action="store_true")
+    given = parser.parse_args()
+    if given.size:
+        name = "tumorlens" if given.peer.startswith("tumorlens") else given.peer
+        print(json.dumps(install_size(PACKAGES[name])))
+    elif given.prepare:
+        write_weights(given.out / "weights.pt")
+    elif given.peer == "import torch":
+        torch_start(given.out / "weights.pt")
+    else:
+        print(json.dumps(work(given.peer, given.pictures, given.out)))
+
+
+if __name__ == "__main__":
+    main()

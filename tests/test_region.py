@@ -29,7 +29,7 @@ from tumorlens.records import CLASSES, Slice
 from tumorlens.runtime.export import export_bundle, load_network, load_region
 from tumorlens.runtime.predictor import Predictor
 from tumorlens.train.recipe import Order, Reporter
-from tumorlens.train.region import fit_mix, region_loss
+from tumorlens.train.region import contradiction, fit_mix, region_loss
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +191,33 @@ def test_maps_change_as_the_weights_do(taught: Path, masked_manifest: Path, tmp_
     assert another < 0.9
     assert rank_likeness(np.arange(9.0), np.arange(9.0) ** 3) == pytest.approx(1)
     assert rank_likeness(np.arange(9.0), np.zeros(9)) == 0
+
+
+def test_a_place_like_a_tumour_contradicts_an_answer_of_none(taught: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(taught / "bundle", tmp_path / "bundle"))
+    card = load_card(bundle)
+    assert card.region is not None and card.region.contradicts is not None and card.region.contradicts >= 0.5
+    slices = [
+        Slice(draw_head(label, patient, 0).astype(np.float32), f"{label}{patient}", 0, None, "")
+        for label in CLASSES for patient in range(3)
+    ]  # fmt: skip
+    for limit in (0.5, 1e-9, 1.0):
+        write_card(bundle, card.model_copy(update={"region": card.region.model_copy(update={"contradicts": limit})}))
+        for item in Predictor(bundle).predict(slices):
+            assert item.region is not None
+            expected = item.prediction.predicted == "no_tumor" and float(item.region.max()) > limit
+            assert (item.prediction.status == "refused") == expected
+            assert ("one place looks like a tumour" in item.prediction.message) == expected
+            assert limit > 1e-9 or expected == (item.prediction.predicted == "no_tumor")
+
+
+def test_the_limit_of_a_contradiction() -> None:
+    shares = np.eye(4)[[2] * 200 + [0] * 50]
+    labels = np.array([2] * 150 + [0] * 50 + [2] * 50)
+    peaks = np.concatenate([np.linspace(0, 0.9, 150), np.full(100, 0.99)])  # only right answers count
+    assert contradiction(shares, peaks, labels) == pytest.approx(0.891, abs=0.001)
+    assert contradiction(shares, peaks * 0.1, labels) == 0.5
+    assert contradiction(shares[200:], peaks[200:], labels[200:]) is None
 
 
 def test_what_a_tumour_without_a_mask_says() -> None:

@@ -19,7 +19,7 @@ from tumorlens.runtime.export import load_network
 from tumorlens.train.device import autocast, choose_device, choose_precision
 from tumorlens.train.finish import calibrated, labelled
 from tumorlens.train.recipe import Reporter
-from tumorlens.train.region import answers, fit_mix, fit_region, mix
+from tumorlens.train.region import answers, contradiction, fit_mix, fit_region, mix
 from tumorlens.train.tasks import EVAL_BATCH, Computer
 
 THRESHOLDS = tuple(round(0.1 + 0.05 * n, 2) for n in range(17))
@@ -54,18 +54,20 @@ def teach_region(run: Path, reporter: Reporter) -> Region:
     device = choose_device(settings.device)
     computer = Computer(load_network(bundle, card).to(device), device, choose_precision(settings.precision, device))
     head = fit_region(computer, data.side("train"), settings, lambda done, n: reporter.progress("region", done, n))
-    logits, strengths = answers(
+    logits, strengths, peaks = answers(
         computer, head, data, lambda done, n: reporter.progress("predicting every image", done, n)
     )
-    val = np.array([item.split == "val" for item in samples])
-    weight, bias = fit_mix(logits[val], strengths[val], data.labels.numpy()[val])
+    val, labels = np.array([item.split == "val" for item in samples]), data.labels.numpy()
+    weight, bias = fit_mix(logits[val], strengths[val], labels[val])
+    said = mix(logits, strengths, weight, bias)
     region = Region(
         weight=weight,
         bias=bias,
         threshold=best_threshold(computer, head, data.side("val")),
+        contradicts=contradiction(said[val], peaks[val], labels[val]),
         fitted_on=f"{masked['train']} masks and the tumour-free slices among {len(data.side('train'))} training slices",
     )
-    temperature, sets, shares = calibrated(mix(logits, strengths, weight, bias), data)
+    temperature, sets, shares = calibrated(said, data)
     save_file({key: value.cpu() for key, value in head.state_dict().items()}, bundle / REGION)
     write_predictions(labelled(samples, shares, sets), run / PREDICTIONS, CLASSES)
     write_card(bundle, card.model_copy(update={"region": region, "temperature": temperature, "label_sets": sets}))

@@ -44,7 +44,8 @@ class Refusal(BaseModel):
 class Region(BaseModel):
     """Where a tumour may lie: the graph's output `region`, and its say in `no_tumor` (`weight`, `bias`; 0: none).
 
-    `threshold` is the probability from which a cell belongs to the evidence region.
+    `threshold` is the probability from which a cell belongs to the evidence region; `contradicts` the one from which a
+    single cell contradicts the answer `no_tumor`, which is then too uncertain (None: never).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +53,7 @@ class Region(BaseModel):
     weight: float = Field(ge=0.0)
     bias: float
     threshold: float = Field(gt=0.0, lt=1.0)
+    contradicts: float | None = Field(default=None, gt=0.0, le=1.0)
     fitted_on: str = ""
 
 

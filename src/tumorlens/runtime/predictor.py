@@ -106,8 +106,9 @@ class Predictor:
                         Prediction(item.source, item.frame, "refused", self.classes, message=strange)
                     )
                     continue
-                prediction = self._prediction(item, tuple(float(p) for p in rows[position]), strange)
                 region = None if found.region is None else _logistic(found.region[position])
+                shares = tuple(float(p) for p in rows[position])
+                prediction = self._prediction(item, shares, strange or self._contradicted(shares, region))
                 answers[number] = Answer(prediction, found.evidence[position], geometry, self.card.temperature, region)
         return [answer for answer in answers if answer is not None]
 
@@ -118,6 +119,19 @@ class Predictor:
         return (
             f"not a brain MRI, as far as this model can tell: its score is {score:.1f}, brain slices lie below "
             f"{self.card.refusal.threshold:.1f}. Give a slice of the head, or answer it all the same with --answer-all"
+        )
+
+    def _contradicted(self, probabilities: tuple[float, ...], region: Float32 | None) -> str:
+        """Why `no_tumor` is not to be believed, or an empty string."""
+        limit = self.card.region.contradicts if self.card.region else None
+        if region is None or limit is None or self.classes[int(np.argmax(probabilities))] != "no_tumor":
+            return ""
+        peak = float(region.max())
+        if peak <= limit:
+            return ""
+        return (
+            f"too uncertain: no tumour as a whole, but one place looks like a tumour ({peak:.0%}); it takes more than "
+            f"{limit:.0%} to contradict. Look at the map of `tumorlens explain --way region`"
         )
 
     def _prediction(self, item: Slice, probabilities: tuple[float, ...], message: str) -> Prediction:

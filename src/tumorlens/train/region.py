@@ -97,18 +97,20 @@ def answers(
     head: RegionHead,
     data: SliceDataset,
     progress: Progress = lambda done, total: None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Logits of the network alone (n, C) and the region's strengths (n,) of every slice."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Logits of the network alone (n, C), and the region's strengths (n,) and peaks (n,) of every slice."""
     network = computer.network.eval()
-    logits, strengths = [], []
+    logits, strengths, peaks = [], [], []
     for index in data.batches(EVAL_BATCH):
         with autocast(computer.device, computer.precision):
             fine, coarse = middle_maps(network, computer.pictures(data.images, index))
             features = network.pool(network.part("layer4")(coarse))
         logits.append(network.classify(features).float().cpu())
-        strengths.append(strength(head(fine.float(), coarse.float())).cpu())
+        cells = head(fine.float(), coarse.float())
+        strengths.append(strength(cells).cpu())
+        peaks.append(torch.sigmoid(cells.flatten(1).amax(dim=1)).cpu())
         progress(int(index[-1]) + 1, len(data))
-    return torch.cat(logits).double().numpy(), torch.cat(strengths).double().numpy()
+    return torch.cat(logits).double().numpy(), torch.cat(strengths).double().numpy(), torch.cat(peaks).double().numpy()
 
 
 def fit_mix(
@@ -134,6 +136,21 @@ def fit_mix(
     # Only a region that tells more than the network does may speak; so the weight has a floor of 0.
     found = minimize(loss, np.array([0.1, 0.0, 0.0]), bounds=[(0.0, None), (None, None), (-3.0, 3.0)])
     return float(found.x[0]), float(found.x[1])
+
+
+def contradiction(shares: NDArray[np.float64], peaks: NDArray[np.float64], labels: NDArray[np.int64]) -> float | None:
+    """The peak of a region map that contradicts `no_tumor`: 99 of 100 slices that are rightly answered so stay below.
+
+    Args:
+        shares: (n, C) of slices that neither the network nor the region learned from.
+        peaks: (n,) of the region, as probabilities.
+        labels: (n,) class numbers.
+
+    Returns:
+        At least a half; None if no slice is rightly answered `no_tumor`.
+    """
+    right = (labels == NONE) & (shares.argmax(axis=1) == NONE)
+    return max(0.5, float(np.quantile(peaks[right], 0.99))) if right.any() else None
 
 
 def mix(logits: NDArray[np.float64], strengths: NDArray[np.float64], weight: float, bias: float) -> NDArray[np.float64]:

@@ -22,6 +22,8 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from tumorlens.app.folder import MOST
+
 ROOT = Path(__file__).parent.parent
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 
@@ -76,11 +78,13 @@ def memory(browser: Any, url: str, folder: Path, server: int, count: int) -> Non
         paths = [picture(folder, 1000 * (turn + 1) + number) for number in range(count)]
         began = time.perf_counter()
         page.locator("input[type=file]").first.set_input_files(paths)
-        most = 0.0
-        while not page.get_by_text(re.compile(rf"^{count} slices:")).count():
+        most, deadline = 0.0, began + 600
+        while time.perf_counter() < deadline and not page.get_by_text(re.compile(rf"^{count} slices:")).count():
             most = max(most, resident(server))
             time.sleep(0.25)
         spent = time.perf_counter() - began
+        if spent > 600:
+            raise SystemExit(f"{count} slices: not answered within ten minutes")
         kept = resident(server)
         page.get_by_role("button", name="Clear").click()
         page.get_by_text("Try it with the examples").wait_for(timeout=60_000)
@@ -101,6 +105,8 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=10)
     parser.add_argument("--files", type=int, default=500)
     given = parser.parse_args()
+    if given.files > MOST:
+        raise SystemExit(f"--files {given.files}: the page takes {MOST} at most")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 
 SIZE = 192
-#: Of one picture: its label's number, its map and its overlay; None where the peer has none.
-Answer = Callable[[Path], tuple[int, Any, Image.Image | None]]
+#: Answers a picture, writes its map and overlay into a folder, and returns its label's number.
+Answer = Callable[[Path, Path], int]
 #: The packages that a user installs.
 PACKAGES = {
     "tumorlens": ("tumorlens",),
@@ -51,7 +51,7 @@ def torch_peer(library: str) -> Answer:
 
         extractor = LayerGradCam(network, last)
 
-    def answer(path: Path) -> tuple[int, Any, Image.Image]:
+    def answer(path: Path, out: Path) -> int:
         picture, square = _read(path)
         image = torch.from_numpy(square)[None, None]
         if library == "torchcam":
@@ -64,14 +64,16 @@ def torch_peer(library: str) -> Answer:
             small = extractor.attribute(image, target=chosen, relu_attributions=True).detach()
         size = (picture.height, picture.width)
         values = interpolate(small.reshape(1, 1, *small.shape[-2:]), size, mode="bilinear")[0, 0].numpy()
-        return chosen, values, _overlay(picture, values)
+        _write(f"{out}/{path.stem}", picture, values)
+        return chosen
 
     return answer
 
 
 def keras_peer() -> Answer:
     """The Grad-CAM recipe of Keras's documentation (Chollet, keras.io, "Grad-CAM class activation visualization"): a
-    model of two outputs, a gradient tape, the map by pooled gradients; ResNet-50 with a dilated last stage, as here."""
+    model of two outputs, a gradient tape, the map by pooled gradients; ResNet-50 with a dilated last stage, as here.
+    (Its strides stand in the 1 x 1 convolutions, so it has slightly less to compute.)"""
     import tensorflow as tf
     from tensorflow import keras
 
@@ -86,7 +88,7 @@ def keras_peer() -> Answer:
     scores = keras.layers.Dense(4)(network.output)
     both = keras.Model(network.inputs, [network.get_layer("conv5_block3_out").output, scores])
 
-    def answer(path: Path) -> tuple[int, Any, Image.Image]:
+    def answer(path: Path, out: Path) -> int:
         picture, square = _read(path)
         with tf.GradientTape() as tape:
             features, said = both(np.repeat(square[None, :, :, None], 3, axis=3))
@@ -95,7 +97,8 @@ def keras_peer() -> Answer:
         weights = tf.reduce_mean(tape.gradient(score, features), axis=(0, 1, 2))
         small = tf.nn.relu(features[0] @ weights[:, None])
         values = tf.image.resize(small, (picture.height, picture.width))[..., 0].numpy()
-        return chosen, values, _overlay(picture, values)
+        _write(f"{out}/{path.stem}", picture, values)
+        return chosen
 
     return answer
 
@@ -106,13 +109,13 @@ def detect_tumor_peer() -> Answer:
 
     detector = TumorDetector()
     names = ("glioma", "meningioma", "notumor", "pituitary")
-    return lambda path: (names.index(detector.predict(path).predicted_class), None, None)
+    return lambda path, out: names.index(detector.predict(path).predicted_class)
 
 
 def own_peer(precision: str) -> Answer:
-    """tumorlens, one picture at a time, as the app uses it."""
+    """tumorlens, one picture at a time, by what `tumorlens predict` is made of."""
     from tumorlens.data.readers import read_slices
-    from tumorlens.pipeline import REFERENCE, Explained
+    from tumorlens.pipeline import REFERENCE, Explained, MapFolder
     from tumorlens.runtime.engine import cache_folder
     from tumorlens.runtime.predictor import Predictor
 
@@ -120,10 +123,11 @@ def own_peer(precision: str) -> Answer:
     chosen: Any = "fp32" if precision == "onnxruntime" else precision
     predictor = Predictor(REFERENCE, answer_all=True, engine=engine, cache=cache_folder(), precision=chosen)
 
-    def answer(path: Path) -> tuple[int, Any, Image.Image]:
+    def answer(path: Path, out: Path) -> int:
         (picture,) = read_slices(path)
         item = Explained(predictor.predict([picture])[0], picture)
-        return predictor.classes.index(item.answer.prediction.predicted), item.heatmap(), item.overlay()
+        MapFolder(out).save(item)
+        return predictor.classes.index(item.answer.prediction.predicted)
 
     return answer
 
@@ -147,12 +151,13 @@ def _read(path: Path) -> tuple[Image.Image, Any]:
     return picture, np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR), dtype=np.float32) / 255
 
 
-def _overlay(picture: Image.Image, values: Any) -> Image.Image:
+def _write(name: str, picture: Image.Image, values: Any) -> None:
     from matplotlib import colormaps
 
     strength = values / max(float(values.max()), 1e-9)
     colours = Image.fromarray((colormaps["inferno"](strength)[..., :3] * 255).astype(np.uint8))
-    return Image.blend(picture.convert("RGB"), colours, 0.5)
+    np.save(f"{name}.npy", values)
+    Image.blend(picture.convert("RGB"), colours, 0.5).save(f"{name}.png", compress_level=1)
 
 
 def find_peer(peer: str) -> Answer:
@@ -162,7 +167,7 @@ def find_peer(peer: str) -> Answer:
         return torch_peer(library.removeprefix("+ "))
     if kind == "tumorlens":
         return own_peer(library)
-    return keras_peer() if kind == "Keras" else detect_tumor_peer()
+    return {"Keras": keras_peer, "detect-tumor": detect_tumor_peer}[peer]()
 
 
 def work(peer: str, pictures: list[Path], out: Path) -> list[float]:
@@ -171,11 +176,7 @@ def work(peer: str, pictures: list[Path], out: Path) -> list[float]:
     spent = []
     for path in pictures:
         began = time.perf_counter()
-        label, values, overlay = answer(path)
-        if values is not None:
-            np.save(out / f"{path.stem}.npy", values)
-        if overlay is not None:
-            overlay.save(out / f"{path.stem}.png", compress_level=1)
+        label = answer(path, out)
         with (out / "labels.csv").open("a") as file:
             file.write(f"{path.name},{label}\n")
         spent.append(time.perf_counter() - began)
@@ -203,7 +204,7 @@ def install_size(names: Iterable[str]) -> float:
         waiting += [
             match[0]
             for line in found.requires or ()
-            if "extra ==" not in line and (match := re.match(r"[\w.-]+", line))
+            if not re.search(r"extra\s*==", line) and (match := re.match(r"[\w.-]+", line))
         ]
     return total / 1e6
 

@@ -43,6 +43,14 @@ def test_examples_are_answered_with_a_map(predictor: Predictor) -> None:
     assert refused == {"cartoon"}
 
 
+def test_a_drawn_lesion_is_never_plainly_called_tumour_free(predictor: Predictor) -> None:
+    lesions = [example for example in EXAMPLES if example.key in ("ring_lesion", "convexity_mass", "sellar_mass")]
+    for example in lesions:
+        found = predictor.predict([read_slices(example.path)[0]])[0].prediction
+        assert found.probabilities
+        assert (found.status, found.predicted) != ("ok", "no_tumor")
+
+
 def test_it_knows_tumours_of_patients_it_never_saw(predictor: Predictor) -> None:
     """A smoke test on patients that it was not trained on; the figures with intervals are in the card."""
     folder = real_path("figshare")

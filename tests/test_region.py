@@ -201,6 +201,7 @@ def test_a_place_like_a_tumour_contradicts_an_answer_of_none(taught: Path, tmp_p
         Slice(draw_head(label, patient, 0).astype(np.float32), f"{label}{patient}", 0, None, "")
         for label in CLASSES for patient in range(3)
     ]  # fmt: skip
+    assert any(item.prediction.predicted == "no_tumor" for item in Predictor(bundle, answer_all=True).predict(slices))
     for limit in (0.5, 1e-9, 1.0):
         write_card(bundle, card.model_copy(update={"region": card.region.model_copy(update={"contradicts": limit})}))
         for item in Predictor(bundle).predict(slices):
@@ -208,6 +209,7 @@ def test_a_place_like_a_tumour_contradicts_an_answer_of_none(taught: Path, tmp_p
             expected = item.prediction.predicted == "no_tumor" and float(item.region.max()) > limit
             assert (item.prediction.status == "refused") == expected
             assert ("one place looks like a tumour" in item.prediction.message) == expected
+            assert item.prediction.probabilities
             assert limit > 1e-9 or expected == (item.prediction.predicted == "no_tumor")
 
 

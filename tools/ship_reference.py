@@ -13,10 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tumorlens.data.predictions import read_predictions
+from tumorlens.evaluate.by_confidence import by_confidence
 from tumorlens.evaluate.evaluation import evaluate_run
 from tumorlens.evaluate.model_card import PAGE, write_model_card
+from tumorlens.evaluate.recalibrate import recalibrate
 from tumorlens.evaluate.results import card_metrics
+from tumorlens.evaluate.run_folder import read_folds
 from tumorlens.model.bundle import INT8, ONNX, Card, load_card, write_card
+from tumorlens.model.label_sets import DEFAULT_COVERAGE
 
 REFERENCE = Path(__file__).parent.parent / "src" / "tumorlens" / "reference"
 NAME = "tumorlens-reference-4"
@@ -30,6 +34,7 @@ ORIGINAL = "https://github.com/uber-research/permute-quantize-finetune"
 def main(run: Path, crossval: Path, licence: Path) -> None:
     """Write everything below src/tumorlens/reference."""
     evaluation = evaluate_run(crossval)
+    corrected = recalibrate(read_folds(crossval), DEFAULT_COVERAGE)
     unseen = [item for item in read_predictions(run / "predictions.csv") if item.split == "val"]
     trained: Card = load_card(run / "bundle", needs=ONNX)
     REFERENCE.mkdir(exist_ok=True)
@@ -41,7 +46,9 @@ def main(run: Path, crossval: Path, licence: Path) -> None:
             "licence": LICENCE,
             "initial_weights": f"{WEIGHTS}, {ORIGINAL}",
             "files": {},
-            "metrics": card_metrics(evaluation),
+            # The model's temperature is corrected by the folds, so what its confidence is worth is told of answers
+            # that were corrected so, each fold by the others.
+            "metrics": card_metrics(evaluation) | {"by_confidence": by_confidence(corrected.across)},
             "least_confidence": LEAST_CONFIDENCE,
         }
     )

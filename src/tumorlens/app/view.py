@@ -176,9 +176,9 @@ def _unanswered(prediction: Prediction) -> None:
 def _verdict(prediction: Prediction, least: float) -> str:
     """What cannot be ruled out, and whether the answer counts as too uncertain and why: for a confidence below `least`,
     or else because the region map contradicts it."""
-    lines = []
+    lines, why = [], words.CONTRADICTED.format(way=WAYS["region"])
     if prediction.status == "refused":
-        lines.append(f"<b>{words.UNCERTAIN}</b>" + (f" {words.CONTRADICTED}" if prediction.confidence >= least else ""))
+        lines.append(f"<b>{words.UNCERTAIN}</b>" + (f" {why}" if prediction.confidence >= least else ""))
     others = [class_title(name).lower() for name in prediction.label_set if name != prediction.predicted]
     if others:
         lines.append(escape(f"Not ruled out: {', '.join(others)}."))

@@ -99,7 +99,7 @@ class _Sheet:
         name = self._folder.save(item, values)
         region = seen.mask if seen else None
         panel(item.picture.pixels, values, region).save(self._out / f"{name}_panel.png")
-        title = f"{name}: {class_title(found.predicted)}, {found.confidence:.0%}. Not for diagnosis"
+        title = f"{class_title(found.predicted)}, {found.confidence:.0%}; not for diagnosis. {name}"
         lines = contours_svg(item.picture.pixels, values, title, region)
         (self._out / f"{name}.svg").write_text(lines, encoding="utf-8")
         if self._volume is None or self._volume.source != found.source:
@@ -223,15 +223,13 @@ def sanity(
 
     samples = [item for item in samples_of(manifest, fold, model) if not source or item.source == source]
     predictor = Predictor(model, answer_all=True)
+    other = Predictor(beside, answer_all=True) if beside else None
     with progress_bar() as bar:
         cases = list(cases_of(predictor, samples, manifest.parent, "test", bar.update, most))
         if not cases:
             raise RunError(f"{manifest}: no tested slice with a mask. Give a manifest with splits, or folds and --fold")
+        agreed = agreement(cases, other, samples, manifest.parent, bar.update) if other else {}
         found = cascade(model, cases, bar.update)
-        agreed = {}
-        if beside is not None:
-            other = Predictor(beside, answer_all=True)
-            agreed = agreement(cases, other, samples, manifest.parent, bar.update)
     cells = tuple((f"{part} and what follows" if part != "head" else part, value) for part, value in found.items())
     show_grids([Grid(f"Likeness of Grad-CAM on {len(cases)} slices", ("Drawn anew", "Rank correlation"), cells)])
     if agreed:

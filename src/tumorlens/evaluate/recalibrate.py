@@ -41,7 +41,8 @@ class Recalibration:
     `temperature`, `factor` and `label_sets` are for a bundle of the same recipe. By log loss across folds either one
     temperature is taken, or each keeps its own, times `factor` (1 where it is as good uncorrected); the temperature is
     then None. `figures` has calibration figures by way of scaling, `sets` those of label sets at `coverage` after the
-    way that was taken, both across folds. `n_slices` and the patient `groups` are what was fitted on.
+    way that was taken, both across folds; `across` has the tested slices as that way answers them.
+    `n_slices` and the patient `groups` are what was fitted on.
     """
 
     temperature: float | None
@@ -50,6 +51,7 @@ class Recalibration:
     figures: dict[str, dict[str, Estimate]]
     sets: LabelSetFigures | None
     coverage: float
+    across: Answers
     n_slices: int
     groups: frozenset[str]
 
@@ -108,6 +110,7 @@ def recalibrate(folds: Sequence[Run], coverage: float, rounds: int = ROUNDS) -> 
         figures=figures,
         sets=label_set_figures(after, PatientBootstrap(after.groups, rounds)),
         coverage=coverage,
+        across=after,
         n_slices=len(whole),
         groups=used,
     )

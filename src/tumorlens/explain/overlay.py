@@ -8,6 +8,7 @@ from tumorlens.records import Float32
 
 PANEL = 320  # pixels of height
 OUTLINE = (0, 220, 255)
+LEVELS = (0.25, 0.5, 0.75)  # of the peak, where contours are drawn
 _GAP, _SCALE, _LINE = 6, 8, 2
 
 
@@ -38,7 +39,7 @@ def overlay(pixels: Float32, values: Float32, opacity: float = 0.5) -> Image.Ima
     return Image.fromarray(drawn)
 
 
-def contoured(pixels: Float32, values: Float32, levels: tuple[float, ...] = (0.25, 0.5, 0.75)) -> Image.Image:
+def contoured(pixels: Float32, values: Float32, levels: tuple[float, ...] = LEVELS) -> Image.Image:
     """Lines where a heatmap passes shares of its peak, over a grey picture; the anatomy inside stays as it is.
 
     Args:
@@ -55,10 +56,13 @@ def contoured(pixels: Float32, values: Float32, levels: tuple[float, ...] = (0.2
     peak = float(values.max())
     for level in levels if peak > 0 else ():
         inside = values >= level * peak
-        # From orange to pale yellow: the lines of a darker colour would drown in grey.
-        shade = colour(np.array([0.55 + 0.45 * level], dtype=np.float32))[0]
-        drawn[inside & ~binary_erosion(inside, iterations=_LINE)] = shade.astype(np.uint8)
+        drawn[inside & ~binary_erosion(inside, iterations=_LINE)] = line_colour(level).astype(np.uint8)
     return Image.fromarray(drawn)
+
+
+def line_colour(level: float) -> Float32:
+    """The colour (3,) of the line at a share of the peak, from orange to pale yellow: darker ones drown in grey."""
+    return np.asarray(colour(np.array([0.55 + 0.45 * level], dtype=np.float32))[0])
 
 
 def panel(pixels: Float32, values: Float32, region: NDArray[np.bool_] | None = None) -> Image.Image:

@@ -9,12 +9,11 @@ from contourpy import contour_generator
 from numpy.typing import NDArray
 from PIL import Image
 
-from tumorlens.explain.overlay import OUTLINE, colour, to_grey
+from tumorlens.explain.overlay import LEVELS, OUTLINE, line_colour, to_grey
 from tumorlens.records import Float32
 
-LEVELS = (0.25, 0.5, 0.75)
 #: A dash for each level, so that lines are told apart without colour.
-_DASHES = ("1.5 2.5", "5 2.5", "")
+_DASHES = ("1.5 2.5", "5 2.5", "none")
 _HEIGHT, _LEGEND, _LINE = 480, 150, 22  # of the drawing, whatever the slice's size
 
 
@@ -42,8 +41,7 @@ def contours_svg(pixels: Float32, values: Float32, title: str, region: NDArray[n
     legend = []
     peak = float(values.max())
     for level, dash in zip(LEVELS, _DASHES, strict=True) if peak > 0 else ():
-        shade = _hex(colour(np.array([0.55 + 0.45 * level], dtype=np.float32))[0])
-        look = f'stroke="{shade}" stroke-width="2" stroke-dasharray="{dash}"'
+        look = f'stroke="{_hex(line_colour(level))}" stroke-width="2" stroke-dasharray="{dash}"'
         parts.append(f'<path d="{_path(values, level * peak, scale)}" fill="none" {look}/>')
         legend.append((look, f"{level:.0%} of the peak"))
     if region is not None and region.any():

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 from scipy.special import softmax
 
 from tumorlens.explain.gradcam import gradcam
 from tumorlens.model.bundle import ONNX, load_card
+from tumorlens.no_telemetry import load_openvino
 from tumorlens.pipeline import REFERENCE
+
+ov = load_openvino()
 
 
 def main() -> None:

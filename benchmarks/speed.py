@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from tumorlens.model.bundle import INT8, ONNX
+from tumorlens.no_telemetry import load_openvino
 from tumorlens.pipeline import REFERENCE
 
 SIZE, PRODUCT = 192, 2048
@@ -120,7 +121,7 @@ def rooflines() -> dict[str, dict[str, float]]:
 
     Eight-bit operations are counted like the others: a product and a sum are two.
     """
-    import openvino as ov
+    ov = load_openvino()
 
     has_bf16 = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     flops = _arithmetic()
@@ -134,7 +135,7 @@ def rooflines() -> dict[str, dict[str, float]]:
 
 def _arithmetic() -> float:
     """Operations of the convolutions for one picture."""
-    import openvino as ov
+    ov = load_openvino()
 
     graph = ov.Core().read_model(REFERENCE / ONNX)
     graph.reshape([1, 1, SIZE, SIZE])
@@ -146,7 +147,7 @@ def _arithmetic() -> float:
 
 def _network(precision: str) -> float:
     """Seconds of the graph alone for a picture, in the quickest of three batch sizes."""
-    import openvino as ov
+    ov = load_openvino()
 
     core = ov.Core()
     graph = core.read_model(REFERENCE / (INT8[0] if precision == "int8" else ONNX))
@@ -160,7 +161,7 @@ def _network(precision: str) -> float:
 
 def _best_product(precision: str) -> float:
     """Seconds of a large matrix product by the quickest of the engines that have the precision."""
-    import openvino as ov
+    ov = load_openvino()
     import torch
     from openvino import opset13 as ops
 

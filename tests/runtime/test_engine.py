@@ -7,6 +7,7 @@ import pytest
 
 from tumorlens.errors import BundleError, TumorlensError
 from tumorlens.model.bundle import Agreement, Card, load_card
+from tumorlens.no_telemetry import load_openvino
 from tumorlens.runtime.engine import _KEPT, CACHE_VARIABLE, cache_folder, load_engine
 
 
@@ -36,7 +37,7 @@ def test_engines_agree_however_they_are_set_up(bundle: Path, card: Card) -> None
 
 
 def test_a_precision_that_is_not_there_is_refused(bundle: Path, card: Card) -> None:
-    import openvino as ov
+    ov = load_openvino()
 
     with pytest.raises(BundleError, match=r"no 8-bit graph.*tumorlens quantise"):
         load_engine(bundle, card, "int8")

@@ -10,6 +10,7 @@ import numpy as np
 
 from tumorlens.errors import BundleError, TumorlensError
 from tumorlens.model.bundle import INT8, ONNX, Card
+from tumorlens.no_telemetry import load_openvino
 from tumorlens.records import Float32
 
 Precision = Literal["fp32", "bf16", "int8", "auto"]
@@ -86,9 +87,7 @@ def load_engine(
 
 class _OpenVino:
     def __init__(self, graph: Path, precision: str, many: bool, cache: Path | None) -> None:
-        import openvino as ov
-
-        core = ov.Core()
+        core = load_openvino().Core()
         _check_precision(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         side_by_side = many and (os.cpu_count() or 1) > _FEW_CORES
         settings: dict[str, Any] = {

@@ -10,6 +10,7 @@ from tumorlens.data.preprocess import prepare
 from tumorlens.data.readers import read_slice
 from tumorlens.errors import ManifestError
 from tumorlens.model.bundle import INT8, ONNX, Agreement, Card, load_card, write_card
+from tumorlens.no_telemetry import load_openvino
 from tumorlens.records import Float32, Sample
 from tumorlens.runtime.engine import Engine, load_engine
 from tumorlens.runtime.predictor import softmax
@@ -90,8 +91,8 @@ _UNKNOWN = Agreement(calibrated_on=0, checked_on=0, same=0, largest=1, correlati
 def _write_graph(bundle: Path, squares: Sequence[Float32], progress: Progress) -> None:
     import logging
 
+    ov = load_openvino()
     import nncf
-    import openvino as ov
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     logging.getLogger("nncf").setLevel(logging.ERROR)

@@ -23,6 +23,7 @@ from tumorlens.config import TrainSettings
 from tumorlens.data.dataset import SliceDataset
 from tumorlens.errors import TrainingError
 from tumorlens.model.network import TumorNet
+from tumorlens.no_telemetry import load_openvino
 from tumorlens.train import augment
 from tumorlens.train.device import choose_precision
 from tumorlens.train.seeds import mix_seed
@@ -138,8 +139,7 @@ def _engine(front: _Front, settings: TrainSettings) -> Callable[[torch.Tensor], 
     device = next(front.parameters()).device
     if device.type != "cpu":
         return lambda images: front(images.to(device)).cpu()
-    import openvino as ov
-
+    ov = load_openvino()
     size = settings.preprocess.size
     with warnings.catch_warnings(), contextlib.redirect_stdout(None):
         warnings.simplefilter("ignore")

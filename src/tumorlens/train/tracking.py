@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from tumorlens.errors import TumorlensError
+from tumorlens.no_telemetry import load_mlflow
 
 Name = Literal["none", "tensorboard", "mlflow"]
 #: Called with the run folder and the row of an epoch; `epoch` in it counts from 0.
@@ -26,7 +27,7 @@ def tracker(name: Name, complain: Callable[[str], None] = lambda text: None) -> 
             import torch.utils.tensorboard  # noqa: F401 (only whether it is there)
 
             return _forgiving(_to_tensorboard, complain)
-        import mlflow  # noqa: F401
+        load_mlflow()
     except ImportError as error:
         raise TumorlensError(
             f"--track {name}: its package is not installed ({error}). Run `pip install tumorlens[track]`, or leave "

@@ -171,7 +171,7 @@ import streamlit as st
 from tumorlens.app import folder, parts
 from tumorlens.examples import EXAMPLES
 rows = st.session_state.setdefault("kept", {})
-data = EXAMPLES[0].path.read_bytes()
+data = next(item for item in EXAMPLES if item.key == "sellar_mass").path.read_bytes()
 files = [("a.png", data), ("a.png", data), ("words.png", b"no picture")]
 folder._answer(files, rows, parts.choose_predictor())
 """

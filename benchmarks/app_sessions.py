@@ -87,7 +87,7 @@ def memory(browser: Any, url: str, folder: Path, server: int, count: int) -> Non
             raise SystemExit(f"{count} slices: not answered within ten minutes")
         kept = resident(server)
         page.get_by_role("button", name="Clear").click()
-        page.get_by_text("Try it with the examples").wait_for(timeout=60_000)
+        page.get_by_role("button", name="Try it with the examples").wait_for(timeout=60_000)
         print(
             f"{count} slices, turn {turn + 1}: {spent:.0f} s, at most {most:.0f} MB, with the table {kept:.0f} MB, "
             f"cleared {resident(server):.0f} MB"

@@ -182,7 +182,7 @@ def _best_product(precision: str) -> float:
     times = [_fastest(lambda: compiled(values))]
     if precision == "int8":
         whole = torch.randint(-128, 128, (PRODUCT, PRODUCT), dtype=torch.int8)
-        times.append(_fastest(lambda: torch._int_mm(whole, whole)))
+        times.append(_fastest(lambda: torch._int_mm(whole, whole), times=2))  # slow without 8-bit instructions
     else:
         tensor = torch.from_numpy(values).to(torch.bfloat16 if precision == "bf16" else torch.float32)
         times.append(_fastest(lambda: tensor @ tensor))

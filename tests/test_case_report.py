@@ -44,3 +44,12 @@ def test_the_pdf_is_one_page_whatever_the_name(case: Case, name: str) -> None:
     assert data.startswith(b"%PDF")
     assert len(re.findall(rb"/Type /Page\b", data)) == 1
     assert len(data) < 1_000_000
+
+
+def test_why_an_answer_does_not_count(case: Case) -> None:
+    predictor = Predictor(REFERENCE)
+    (picture,) = read_slices(next(item for item in EXAMPLES if item.key == "ring_lesion").path)
+    item = Explained(predictor.predict([picture])[0], picture)
+    text = case_html(Case(item, predictor.card, item.answer.prediction.predicted, "region")).decode()
+    assert "Too uncertain to count as an answer: no tumour as a whole, but one place looks like a tumour" in text
+    assert "tumorlens explain" not in text

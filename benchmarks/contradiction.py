@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from tumorlens.bootstrap import PatientBootstrap, mean
-from tumorlens.data.manifest import read_manifest
+from tumorlens.cli.sides import samples_of
 from tumorlens.data.readers import read_slice
-from tumorlens.data.splits import VAL_SHARE, sides_of_fold
 from tumorlens.records import Sample
 from tumorlens.runtime.predictor import Predictor
 from tumorlens.train.region import contradiction
@@ -32,7 +31,7 @@ def main() -> None:
     parser.add_argument("--fold", default="0")
     given = parser.parse_args()
     predictor = Predictor(given.bundle, answer_all=True)
-    sides = sides_of_fold(read_manifest(given.manifest), given.fold, VAL_SHARE, seed=0)
+    sides = samples_of(given.manifest, given.fold, given.bundle)
     val, test = ([item for item in sides if item.split == side] for side in ("val", "test"))
     limit = contradiction(*answers(predictor, val, given.manifest.parent))
     if limit is None:
@@ -47,7 +46,7 @@ def main() -> None:
         sys.stdout.write(f"{name}: {part.sum()}, contradicted {(peaks[part] > limit).sum()}, {found}\n")
 
 
-def answers(predictor: Predictor, samples: list[Sample], root: Path) -> tuple["np.ndarray", "np.ndarray", "np.ndarray"]:
+def answers(predictor: Predictor, samples: list[Sample], root: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Probabilities (n, C), peaks of the region map (n,) and class numbers (n,)."""
     shares, peaks = [], []
     for start in range(0, len(samples), BATCH):

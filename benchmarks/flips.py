@@ -13,10 +13,9 @@ import numpy as np
 from scipy.special import log_softmax
 
 from tumorlens.bootstrap import PatientBootstrap, mean
-from tumorlens.data.manifest import read_manifest
+from tumorlens.cli.sides import samples_of
 from tumorlens.data.preprocess import prepare
 from tumorlens.data.readers import read_slice
-from tumorlens.data.splits import VAL_SHARE, sides_of_fold
 from tumorlens.model.temperature import fit_temperature
 from tumorlens.runtime.predictor import Predictor
 
@@ -31,7 +30,7 @@ def main() -> None:
     parser.add_argument("--fold", default="0")
     given = parser.parse_args()
     predictor = Predictor(given.bundle, answer_all=True)
-    sides = sides_of_fold(read_manifest(given.manifest), given.fold, VAL_SHARE, seed=0)
+    sides = samples_of(given.manifest, given.fold, given.bundle)
     samples = [item for item in sides if item.split == "val"]
     both = []
     for start in range(0, len(samples), BATCH):

@@ -142,8 +142,10 @@ def test_too_uncertain_is_another_verdict(tiny_run: Path, tmp_path: Path) -> Non
     for item in answers:
         assert item.prediction.status == "refused"
         assert item.prediction.message.startswith("too uncertain: no class reaches a probability of 50%")
+        assert item.prediction.doubt.startswith("no class reaches") and "--" not in item.prediction.doubt
         assert len(item.prediction.probabilities) == 4 and item.evidence is not None
-    assert Predictor(bundle, answer_all=True).predict(pictures()[:1])[0].prediction.status == "ok"
+    answered = Predictor(bundle, answer_all=True).predict(pictures()[:1])[0].prediction
+    assert (answered.status, answered.doubt) == ("ok", "")
 
 
 def test_coverage_is_picked(tiny_run: Path) -> None:

@@ -123,7 +123,7 @@ def _facts(case: Case) -> dict[str, Any]:
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "disclaimer": DISCLAIMER,
         "answer": f"{class_title(item.predicted)}, {item.confidence:.1%}",
-        "verdict": _why_not(item.message) if item.status == "refused" else
+        "verdict": f"Too uncertain to count as an answer: {item.doubt}." if item.doubt else
                    "The most probable of four classes, by the model; no diagnosis.",
         "left_caption": "The slice" + ("; outlined: where the model sees tumour" if region else ""),
         "right_caption": _map_title(case),
@@ -134,12 +134,6 @@ def _facts(case: Case) -> dict[str, Any]:
         "limits": "A heatmap shows where the network found its evidence; an evidence region is no segmentation. "
         "Tumours and healthy heads of the training data come largely from different sources.",
     }  # fmt: skip
-
-
-def _why_not(message: str) -> str:
-    """What a too uncertain answer's message says, without its advice for the command line."""
-    reason = message.removeprefix("too uncertain: ").partition(";")[0]
-    return f"Too uncertain to count as an answer: {reason}."
 
 
 def _region(found: EvidenceRegion | None) -> str:

@@ -100,6 +100,12 @@ class Prediction:
         return self.classes[int(np.argmax(self.probabilities))]
 
     @property
+    def doubt(self) -> str:
+        """Why an answer is too uncertain to count, without the message's advice; empty where it counts."""
+        before, _, reason = self.message.partition("too uncertain: ")
+        return "" if before or self.status != "refused" else reason.partition(";")[0]
+
+    @property
     def tumour_probability(self) -> float:
         """The probability of any tumour; without a class `no_tumor` the confidence. NaN where there is no answer."""
         if not self.probabilities or "no_tumor" not in self.classes:

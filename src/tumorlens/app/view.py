@@ -44,7 +44,7 @@ def show(item: Explained, name: str, note: str, predictor: Predictor, key: str) 
             parts.soft(name)
             + f'<h2 class="tl-answer" data-testid="answer">{escape(class_title(prediction.predicted))}</h2>'
             + parts.soft(f"probability {prediction.confidence:.1%}")
-            + _verdict(prediction, predictor.card.least_confidence)
+            + _verdict(prediction)
             + drawings.bars(prediction)
             + parts.soft(words.BARS)
         )
@@ -173,12 +173,11 @@ def _unanswered(prediction: Prediction) -> None:
     st.warning(words.NOT_A_BRAIN)
 
 
-def _verdict(prediction: Prediction, least: float) -> str:
-    """What cannot be ruled out, and whether the answer counts as too uncertain and why: for a confidence below `least`,
-    or else because the region map contradicts it."""
-    lines, why = [], words.CONTRADICTED.format(way=WAYS["region"])
-    if prediction.status == "refused":
-        lines.append(f"<b>{words.UNCERTAIN}</b>" + (f" {why}" if prediction.confidence >= least else ""))
+def _verdict(prediction: Prediction) -> str:
+    """What cannot be ruled out, and whether the answer counts as too uncertain and why."""
+    lines = []
+    if prediction.doubt:
+        lines.append(f"<b>{words.UNCERTAIN}</b> {escape(prediction.doubt)}.")
     others = [class_title(name).lower() for name in prediction.label_set if name != prediction.predicted]
     if others:
         lines.append(escape(f"Not ruled out: {', '.join(others)}."))

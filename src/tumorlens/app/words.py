@@ -15,8 +15,7 @@ NOT_A_BRAIN = (
     "This does not look like an MRI slice of the head, as far as this model can tell. It answers only what resembles "
     "the scans it learned from."
 )
-UNCERTAIN = "Too uncertain to count as an answer."
-CONTRADICTED = "As a whole it looks tumour-free, but one place looks like a tumour: choose the map called “{way}”."
+UNCERTAIN = "Too uncertain to count as an answer:"
 RULED_OUT = "The other classes are ruled out, as far as 9 in 10 such slices go."
 EMPTY_MAP = "The map is empty: nothing in this picture speaks for this class more than for the others."
 BARS = "Calibrated probabilities of the four classes; they add up to 100%."

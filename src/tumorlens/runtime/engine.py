@@ -105,8 +105,7 @@ class _OpenVino:
             _prune(cache)
 
     def run(self, images: Float32) -> dict[str, Float32]:
-        # A request of its own for each call: threads and sessions of the app share one engine. Using them again was
-        # no quicker.
+        # A request of its own for each call: threads and sessions of the app share one engine.
         result = self._compiled.create_infer_request().infer(images)
         return {name: np.array(values) for port, values in result.items() for name in port.names}
 

@@ -78,6 +78,15 @@ class AugmentSettings(Settings):
     """Largest log gain of a smooth receive-coil field over the picture."""
     ghosting: Share = 0.0
     """Largest strength of motion ghosts along one axis, as a share of the signal."""
+    stretch: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share by which one side may be longer than it should be: many collections squeeze slices into squares."""
+    tone: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
+    """Range of the log slopes of a random rising curve through the grey values: other windows, other scanners."""
+    motion: Annotated[float, Field(ge=0.0, le=0.2)] = 0.0
+    """Largest distance, as a share of the side, that the head moves while some lines of k-space are measured; half of
+    the pictures stay still."""
+    peel: Share = 0.0
+    """Probability of losing scalp and skull, as collections of brains alone have lost them."""
 
 
 class StageSettings(Settings):

@@ -98,6 +98,58 @@ def test_coil_field_and_ghosts_leave_the_background_black_and_the_mask_alone() -
     assert torch.allclose(augment.move(images, plan.part(torch.arange(3)), 40), images, atol=1e-6)
 
 
+def test_grey_values_rise_along_a_drawn_curve() -> None:
+    ramp = torch.linspace(0, 1, 32 * 32).view(1, 1, 32, 32).repeat(16, 1, 1, 1)
+    plan = augment.draw(16, STILL.model_copy(update={"tone": 1.0}), torch.Generator().manual_seed(4))
+    toned = augment.apply(ramp, plan, 32).flatten(1)
+    assert bool((toned.diff(dim=1) >= -1e-6).all())
+    assert torch.allclose(toned[:, 0], torch.zeros(16)) and torch.allclose(toned[:, -1], torch.ones(16), atol=1e-5)
+    assert float((toned - ramp.flatten(1)).abs().amax(dim=1).min()) > 0.02  # every picture has a curve of its own
+
+
+def test_a_head_that_moved_is_between_its_two_places() -> None:
+    images = torch.zeros(1, 1, 64, 64)
+    images[:, :, 20:40, 24:44] = 0.5
+    plan = augment.draw(1, STILL, torch.Generator().manual_seed(5))
+    for pattern, where in ((False, 0), (True, 2)):  # no line measured after the motion, and every line
+        lines = torch.full_like(plan.lines, pattern)
+        moved = augment.apply(images, replace(plan, motion=torch.tensor([2 / 64]), lines=lines), 64)
+        assert torch.allclose(moved, images.roll(where, dims=-2), atol=1e-5)
+    along_rows = augment.apply(images, replace(plan, motion=torch.tensor([-2 / 64]), lines=lines), 64)
+    assert torch.allclose(along_rows, images.roll(2, dims=-1), atol=1e-5)
+    halves = torch.arange(plan.lines.shape[1]).view(1, -1) % 2 == 0
+    seen = augment.apply(images, replace(plan, motion=torch.tensor([0.05]), lines=halves), 64)
+    assert float(seen[..., :10, 24:44].max()) > 0.02  # a ghost half a picture away
+
+
+def test_peeling_takes_the_rim_and_leaves_what_lies_deep() -> None:
+    rows, columns = torch.meshgrid(torch.arange(96) - 48, torch.arange(96) - 48, indexing="ij")
+    radius = (rows**2 + columns**2).sqrt()
+    head = torch.where(radius < 44, 0.4, 0.0)
+    head[(radius > 38) & (radius < 41)] = 0.0  # bone
+    head[radius < 6] = 0.0  # a ventricle: a hole in the middle does not count as rim
+    head[(radius > 6) & (radius < 10)] = 0.5
+    images = head.view(1, 1, 96, 96).repeat(32, 1, 1, 1)
+    plan = augment.draw(32, STILL.model_copy(update={"peel": 0.5}), torch.Generator().manual_seed(6))
+    peeled = augment.apply(images, plan, 96)
+    bare = plan.peel > 0
+    assert 8 < int(bare.sum()) < 24
+    assert float(peeled[bare][:, 0, radius > 42].max()) == 0
+    assert bool((peeled[bare][:, 0, (radius > 12) & (radius < 32)] >= 0.4).all())
+    assert torch.equal(peeled[~bare], augment.apply(images, replace(plan, peel=torch.zeros(32)), 96)[~bare])
+
+
+def test_stretching_takes_the_mask_along_and_keeps_the_area() -> None:
+    images = torch.zeros(16, 1, 64, 64)
+    images[:, :, 22:42, 22:42] = 1.0
+    plan = augment.draw(16, STILL.model_copy(update={"stretch": 0.4}), torch.Generator().manual_seed(7))
+    stretched = augment.move(images, plan, 64)
+    assert torch.allclose(stretched, augment.apply(images, plan, 64), atol=1e-6)
+    wide, high = ((stretched.amax(dim=axis) > 0.5).float().flatten(1).sum(dim=1) for axis in (-2, -1))
+    assert float((wide / high).max()) > 1.15 and float((wide / high).min()) < 0.87
+    assert bool(((stretched.flatten(1).sum(dim=1) / 400 - 1).abs() < 0.06).all())
+
+
 def test_dilation_keeps_the_weights_and_doubles_the_map() -> None:
     layers = (1, 1, 1, 2)  # the second block is where dilation sets in
     plain, fine = TumorNet(4, layers=layers), TumorNet(4, layers=layers, settings=Architecture(dilated=True))

@@ -12,6 +12,11 @@ import torch.nn.functional as F
 
 from tumorlens.config import AugmentSettings
 
+_TONES = 5  # pieces of the grey-value curve
+_LINES = 8  # lines after which the pattern of motion repeats
+_HEAD = 0.1  # grey value above which a pixel belongs to the head
+_PEEL = (0.03, 0.08)  # scalp and skull, as a share of the side: 6 to 15 mm of a head of 190
+
 
 @dataclass(frozen=True)
 class AugmentPlan:
@@ -20,7 +25,10 @@ class AugmentPlan:
     `affine` (n, 2, 3) maps output to input coordinates in [-1, 1]; `gamma`, `gain`, `bias` and `noise` are (n,);
     `blur` (n,) is True where resolution is halved; `field` (n, 1, 3, 3) are log gains of a receive-coil field, from
     corner to corner; `ghost` (n,) is the strength of the ghosts and `ghost_shift` their distance as a share of the
-    side, negative for ghosts along rows; `noise_seed` makes the noise repeatable.
+    side, negative for ghosts along rows; `tone` (n, steps) are log slopes of the grey-value curve; `motion` (n,) is how
+    far the head moves, as a share of the side and negative along rows, during the lines of k-space that are True in
+    `lines` (n, k), a pattern that repeats; `peel` (n,) is the thickness of what is peeled off the head, as a share of
+    the side; `noise_seed` makes the noise repeatable.
     """
 
     affine: torch.Tensor
@@ -32,6 +40,10 @@ class AugmentPlan:
     field: torch.Tensor
     ghost: torch.Tensor
     ghost_shift: torch.Tensor
+    tone: torch.Tensor
+    motion: torch.Tensor
+    lines: torch.Tensor
+    peel: torch.Tensor
     noise_seed: int
 
     def part(self, index: torch.Tensor) -> "AugmentPlan":
@@ -55,13 +67,28 @@ def draw(count: int, settings: AugmentSettings, generator: torch.Generator) -> A
     mirror = 1 - 2 * chance(settings.mirror).float()
     flip = 1 - 2 * chance(settings.upside_down).float()
     cosine, sine = torch.cos(angle) * scale, torch.sin(angle) * scale
+    across, down = uniform(2 * settings.shift), uniform(2 * settings.shift)
+    # Each of these draws only where it is asked for, so that presets without them draw what they always drew.
+    still = torch.zeros(count)
+    wide = torch.exp(uniform(math.log1p(settings.stretch) / 2)) if settings.stretch else still + 1
     rows = torch.stack(
         [
-            torch.stack([cosine * mirror, -sine * flip, uniform(2 * settings.shift)], dim=1),
-            torch.stack([sine * mirror, cosine * flip, uniform(2 * settings.shift)], dim=1),
+            torch.stack([cosine * mirror * wide, -sine * flip * wide, across], dim=1),
+            torch.stack([sine * mirror / wide, cosine * flip / wide, down], dim=1),
         ],
         dim=1,
     )
+    tone = torch.zeros(count, _TONES)
+    if settings.tone:
+        tone = (torch.rand(count, _TONES, generator=generator) * 2 - 1) * settings.tone
+    motion, lines = still, torch.zeros(count, _LINES, dtype=torch.bool)
+    if settings.motion:
+        motion = uniform(settings.motion) * chance(0.5)
+        lines = torch.rand(count, _LINES, generator=generator) < 0.5
+    peel = still
+    if settings.peel:
+        thin, thick = _PEEL
+        peel = (thin + torch.rand(count, generator=generator) * (thick - thin)) * chance(settings.peel)
     return AugmentPlan(
         affine=rows,
         gamma=torch.exp(uniform(settings.gamma)),
@@ -72,6 +99,10 @@ def draw(count: int, settings: AugmentSettings, generator: torch.Generator) -> A
         field=(torch.rand(count, 1, 3, 3, generator=generator) * 2 - 1) * settings.bias_field,
         ghost=torch.rand(count, generator=generator) * settings.ghosting * chance(0.5),
         ghost_shift=torch.sign(uniform(1.0)) / torch.randint(2, 6, (count,), generator=generator),
+        tone=tone,
+        motion=motion,
+        lines=lines,
+        peel=peel,
         noise_seed=int(torch.randint(2**62, (1,), generator=generator)),
     )
 
@@ -96,7 +127,8 @@ def apply(images: torch.Tensor, plan: AugmentPlan, size: int) -> torch.Tensor:
     coarse = F.interpolate(moved, scale_factor=0.5, mode="bilinear", antialias=True, align_corners=False)
     coarse = F.interpolate(coarse, (size, size), mode="bilinear", align_corners=False)
     moved = torch.where(each(plan.blur), coarse, moved).clamp(0, 1)
-    moved = _ghosts(moved, plan)
+    moved = _moving(_peeled(_ghosts(moved, plan), plan), plan)
+    moved = _toned(moved, plan)
     # Bias scales with the signal: a lifted black background would give the source away.
     lit = moved ** each(plan.gamma) * (each(plan.gain) + each(plan.bias) * (1 - moved))
     if bool(plan.field.any()):
@@ -140,3 +172,53 @@ def _ghosts(images: torch.Tensor, plan: AugmentPlan) -> torch.Tensor:
         ghost = torch.roll(images[number], shift, dims=axis) + torch.roll(images[number], -shift, dims=axis)
         out[number] = images[number] + float(plan.ghost[number]) / 2 * ghost
     return out.clamp(0, 1)
+
+
+def _peeled(images: torch.Tensor, plan: AugmentPlan) -> torch.Tensor:
+    """The head without its outermost layer, and as bright again as it was."""
+    if not bool(plan.peel.any()):
+        return images
+    out = images.clone()
+    for number in torch.nonzero(plan.peel).flatten().tolist():
+        image = images[number]
+        head = (image > _HEAD).float()
+        # Bone and fluid are dark: what has head on all four sides belongs to it.
+        sides = [head.cummax(dim).values for dim in (-1, -2)]
+        sides += [head.flip(dim).cummax(dim).values.flip(dim) for dim in (-1, -2)]
+        inside = torch.stack(sides).amin(dim=0)
+        reach = max(round(float(plan.peel[number]) * image.shape[-1]), 1)
+        kept = 1 - F.max_pool2d(F.pad(1 - inside, [reach] * 4, value=1.0), 2 * reach + 1, stride=1)
+        brain = image * kept
+        out[number] = brain / torch.quantile(brain, 0.995).clamp(min=0.2)
+    return out.clamp(0, 1)
+
+
+def _moving(images: torch.Tensor, plan: AugmentPlan) -> torch.Tensor:
+    """A head that moved along the phase direction while the lines in `plan.lines` were measured (as in Shaw et al.,
+    MRI k-space motion artefact augmentation, MIDL 2019, with one axis and two positions)."""
+    if not bool(plan.motion.any()):
+        return images
+    out = images.clone()
+    for number in torch.nonzero(plan.motion).flatten().tolist():
+        distance = float(plan.motion[number])
+        image = images[number].mT if distance < 0 else images[number]
+        height = image.shape[-2]
+        lines = plan.lines[number].to(image.device).repeat(height // _LINES + 1)[:height].view(height, 1)
+        turn = 2 * math.pi * torch.fft.fftfreq(height, device=image.device).view(height, 1) * abs(distance) * height
+        phase = torch.polar(torch.ones_like(turn), -turn * lines)
+        seen = torch.fft.ifft2(torch.fft.fft2(image) * phase).abs()
+        out[number] = seen.mT if distance < 0 else seen
+    return out.clamp(0, 1)
+
+
+def _toned(images: torch.Tensor, plan: AugmentPlan) -> torch.Tensor:
+    """Grey values through a rising curve from 0 to 1, of straight pieces."""
+    if not bool(plan.tone.any()):
+        return images
+    slopes = torch.exp(plan.tone).to(images.device)
+    slopes = slopes / slopes.sum(dim=1, keepdim=True)
+    starts = F.pad(slopes.cumsum(dim=1), [1, 0])[:, :-1]
+    place = images.flatten(1) * _TONES
+    piece = place.floor().clamp(max=_TONES - 1).long()
+    values = starts.gather(1, piece) + slopes.gather(1, piece) * (place - piece)
+    return values.view_as(images).clamp(0, 1)

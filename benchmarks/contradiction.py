@@ -11,16 +11,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from answering import answers
 
 from tumorlens.bootstrap import PatientBootstrap, mean
 from tumorlens.cli.sides import samples_of
-from tumorlens.data.readers import read_slice
 from tumorlens.records import Sample
 from tumorlens.runtime.predictor import Predictor
 from tumorlens.train.region import contradiction
 from tumorlens.train.tasks import NONE
-
-BATCH = 8
 
 
 def main() -> None:
@@ -33,10 +31,10 @@ def main() -> None:
     predictor = Predictor(given.bundle, answer_all=True)
     sides = samples_of(given.manifest, given.fold, given.bundle)
     val, test = ([item for item in sides if item.split == side] for side in ("val", "test"))
-    limit = contradiction(*answers(predictor, val, given.manifest.parent))
+    limit = contradiction(*told(predictor, val, given.manifest.parent))
     if limit is None:
         raise SystemExit("no validation slice is rightly answered no_tumor")
-    shares, peaks, labels = answers(predictor, test, given.manifest.parent)
+    shares, peaks, labels = told(predictor, test, given.manifest.parent)
     said_none = shares.argmax(axis=1) == NONE
     sys.stdout.write(f"limit {limit:.3f}, of {len(val)} validation slices; {len(test)} tested slices\n")
     groups = np.array([item.patient_group for item in test])
@@ -46,15 +44,13 @@ def main() -> None:
         sys.stdout.write(f"{name}: {part.sum()}, contradicted {(peaks[part] > limit).sum()}, {found}\n")
 
 
-def answers(predictor: Predictor, samples: list[Sample], root: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def told(predictor: Predictor, samples: list[Sample], root: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Probabilities (n, C), peaks of the region map (n,) and class numbers (n,)."""
     shares, peaks = [], []
-    for start in range(0, len(samples), BATCH):
-        slices = [read_slice(root, item) for item in samples[start : start + BATCH]]
-        for answer in predictor.predict(slices):
-            assert answer.region is not None
-            shares.append(answer.prediction.probabilities)
-            peaks.append(float(answer.region.max()))
+    for answer in answers(predictor, samples, root):
+        assert answer.region is not None
+        shares.append(answer.prediction.probabilities)
+        peaks.append(float(answer.region.max()))
     return np.array(shares), np.array(peaks), np.array([predictor.classes.index(item.label) for item in samples])
 
 

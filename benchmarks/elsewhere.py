@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from answering import answers
 from numpy.typing import NDArray
 
 from tumorlens.bootstrap import PatientBootstrap, mean
@@ -27,7 +28,6 @@ from tumorlens.pipeline import REFERENCE
 from tumorlens.records import Prediction, Sample, class_title
 from tumorlens.runtime.predictor import Predictor
 
-BATCH = 8
 FIGURES = ("accuracy", "balanced_accuracy", "auc", "log_loss", "ece", "calibration_slope")
 
 
@@ -46,31 +46,22 @@ def main() -> None:
     kept = [samples[number] for number in rest]
     sys.stdout.write(f"{len(samples)} pictures, {len(copied)} resemble one of the manifest, {len(kept)} are left\n")
     groups = clusters(len(kept), ((pair.first, pair.second) for pair in pairs_within(looks[rest])))
-    predictor = Predictor(REFERENCE)
-    found = answers(predictor, kept, root, groups)
+    kept = [replace(item, patient_group=f"cluster{group}") for item, group in zip(kept, groups, strict=True)]
+    found, forced = (
+        [item.prediction for item in answers(Predictor(REFERENCE, answer_all=way), kept, root)] for way in (False, True)
+    )
     refused = np.array([item.status == "refused" for item in found])
     bootstrap = PatientBootstrap([item.patient_group for item in found])
     strange = np.array([not item.probabilities for item in found])
     for name, part in (("refused as no brain MRI", strange), ("refused as too uncertain", refused & ~strange)):
         sys.stdout.write(f"{name}: {part.sum()}, {bootstrap.estimate(mean(part.astype(float)))}\n")
-    show("all of them, answered whether or not", answers(Predictor(REFERENCE, answer_all=True), kept, root, groups))
+    show("all of them, answered whether or not", forced)
     show("answered ones", [item for item in found if item.status == "ok"])
 
 
 def thumbnails(samples: list[Sample], root: Path) -> NDArray[np.uint8]:
     """The views of pictures (n, 2, 64, 64)."""
     return np.stack([thumbnail(read_slice(root, item)) for item in samples])
-
-
-def answers(predictor: Predictor, samples: list[Sample], root: Path, groups: list[int]) -> list[Prediction]:
-    """What a model says of labelled slices; `groups` stand for patients."""
-    found = []
-    for start in range(0, len(samples), BATCH):
-        part = samples[start : start + BATCH]
-        for number, answer in enumerate(predictor.predict([read_slice(root, item) for item in part]), start=start):
-            row = samples[number]
-            found.append(replace(answer.prediction, label=row.label, patient_group=f"cluster{groups[number]}"))
-    return found
 
 
 def show(name: str, predictions: list[Prediction]) -> None:

@@ -11,22 +11,18 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
-from scipy.special import softmax
+from answering import answers
 
 from tumorlens.data.manifest import read_manifest
 from tumorlens.data.predictions import write_predictions
-from tumorlens.data.preprocess import prepare
-from tumorlens.data.readers import read_slice
 from tumorlens.data.splits import VAL_SHARE, sides_of_fold
 from tumorlens.evaluate.evaluation import evaluate_run
 from tumorlens.evaluate.repeats import compare_runs
 from tumorlens.evaluate.run_folder import PREDICTIONS
 from tumorlens.evaluate.tables import comparison_grid
-from tumorlens.records import Estimate, Prediction, Sample
+from tumorlens.records import Estimate
 from tumorlens.runtime.predictor import Predictor
 
-BATCH = 16
 FIGURES = ("accuracy", "auc", "log_loss", "ece", "calibration_slope")
 
 
@@ -46,7 +42,7 @@ def main() -> None:
             folder = Path(root) / ("first", "second")[number]
             folder.mkdir()
             predictor = Predictor(bundle, answer_all=True)
-            found = answers(predictor, samples, given.manifest.parent)
+            found = [item.prediction for item in answers(predictor, samples, given.manifest.parent)]
             write_predictions(found, folder / PREDICTIONS, predictor.classes)
             folders.append(folder)
         evaluations = [evaluate_run(folder) for folder in folders]
@@ -63,22 +59,6 @@ def main() -> None:
 def show(name: str, figures: dict[str, Estimate], wanted: tuple[str, ...]) -> None:
     """Some figures of one model."""
     sys.stdout.write(f"{name}: " + ", ".join(f"{key} {figures[key]}" for key in wanted if key in figures) + "\n")
-
-
-def answers(predictor: Predictor, samples: list[Sample], root: Path) -> list[Prediction]:
-    """What a model says of labelled slices."""
-    found = []
-    for start in range(0, len(samples), BATCH):
-        batch = samples[start : start + BATCH]
-        squares = np.stack([prepare(read_slice(root, item), predictor.card.preprocess)[0] for item in batch])
-        logits = predictor.run(squares[:, None]).logits.astype(np.float64)
-        for item, row in zip(batch, softmax(logits / predictor.card.temperature, axis=1), strict=True):
-            shares = tuple(float(p) for p in row)
-            found.append(
-                Prediction(item.path, item.frame, "ok", predictor.classes, shares, label=item.label,
-                           patient_group=item.patient_group, origin=item.source)
-            )  # fmt: skip
-    return found
 
 
 if __name__ == "__main__":

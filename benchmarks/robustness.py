@@ -1,9 +1,10 @@
 """Accuracy and confidence of a bundle when slices get worse: eight kinds of damage at five strengths.
 
-    python benchmarks/robustness.py BUNDLE MANIFEST [--fold 0] [--slices 160] [--figure docs/robustness.svg]
+    python benchmarks/robustness.py BUNDLE MANIFEST [--fold 0] [--side test] [--figure docs/robustness.svg]
 
-Tested slices of the fold, a random part of them with the same number of each class as far as there are, the same for
-every damage. Damage is done to the picture as it is stored, before preprocessing.
+A random part of the side, with the same number of each class as far as there are, the same for every damage. To choose
+a model take the validation side: tested slices are for the figures of the one that was chosen. Damage is done to the
+picture as it is stored, before preprocessing.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from answering import answers
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
@@ -101,15 +103,6 @@ def chosen(samples: list[Sample], count: int) -> list[Sample]:
     return found
 
 
-def answer(predictor: Predictor, samples: list[Sample], slices: list[Slice]) -> list[Prediction]:
-    """Labelled predictions, all of them answered."""
-    answers = [a for start in range(0, len(slices), 16) for a in predictor.predict(slices[start : start + 16])]
-    return [
-        replace(a.prediction, label=s.label, patient_group=s.patient_group, source=s.path, frame=s.frame)
-        for a, s in zip(answers, samples, strict=True)
-    ]
-
-
 def figures(predictions: list[Prediction]) -> tuple[str, float, float, float]:
     """Accuracy with its interval, its value, mean confidence, and the share that would be refused as no brain MRI."""
     answers = collect(predictions)
@@ -123,15 +116,21 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--fold", default="0")
+    parser.add_argument("--side", default="test")
     parser.add_argument("--slices", type=int, default=160)
     parser.add_argument("--figure", type=Path)
     given = parser.parse_args()
     samples = sides_of_fold(read_manifest(given.manifest), given.fold, VAL_SHARE, seed=0)
-    tested = chosen([item for item in samples if item.split == "test"], given.slices)
-    pictures = [read_slice(given.manifest.parent, item) for item in tested]
+    part = chosen([item for item in samples if item.split == given.side], given.slices)
+    root = given.manifest.parent
+    pictures = [read_slice(root, item) for item in part]
     predictor = Predictor(given.bundle, answer_all=True)
-    before = figures(answer(predictor, tested, pictures))
-    print(f"{len(tested)} slices of {len({item.patient_group for item in tested})} groups")
+
+    def measured(slices: list[Slice]) -> tuple[str, float, float, float]:
+        return figures([item.prediction for item in answers(predictor, part, root, slices)])
+
+    before = measured(pictures)
+    print(f"{len(part)} slices of {len({item.patient_group for item in part})} groups, side {given.side}")
     print("| damage | strength | accuracy | mean confidence | refused as no brain MRI |\n|---|---|---|---|---|")
     print(f"| none | | {before[0]} | {before[2]:.3f} | {before[3]:.3f} |", flush=True)
     curves = {}
@@ -140,7 +139,7 @@ def main() -> None:
         for strength in STRENGTHS:
             rng = np.random.default_rng(strength)
             worse = [replace(item, pixels=damage(item.pixels.astype(np.float32), strength, rng)) for item in pictures]
-            found = figures(answer(predictor, tested, worse))
+            found = measured(worse)
             curves[name].append(found)
             print(f"| {name} | {strength} | {found[0]} | {found[2]:.3f} | {found[3]:.3f} |", flush=True)
     if given.figure:

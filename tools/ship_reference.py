@@ -2,7 +2,7 @@
 
     python tools/ship_reference.py RUN CROSSVAL LICENCE_OF_WEIGHTS
 
-RUN is the last model's run folder and CROSSVAL the cross-validation of its recipe (docs/reproduce.sh);
+RUN is the last model's run folder, calibrated, and CROSSVAL the cross-validation of its recipe (docs/reproduce.sh);
 LICENCE_OF_WEIGHTS is the text that came with the initial weights. Every figure in MODEL_CARD.md is computed here: from
 the cross-validation's answers for tested patients, and the run's own for its validation patients.
 """
@@ -13,14 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tumorlens.data.predictions import read_predictions
-from tumorlens.evaluate.by_confidence import by_confidence
 from tumorlens.evaluate.evaluation import evaluate_run
 from tumorlens.evaluate.model_card import PAGE, write_model_card
-from tumorlens.evaluate.recalibrate import recalibrate
 from tumorlens.evaluate.results import card_metrics
-from tumorlens.evaluate.run_folder import read_folds
 from tumorlens.model.bundle import INT8, ONNX, Card, load_card, write_card
-from tumorlens.model.label_sets import DEFAULT_COVERAGE
 
 REFERENCE = Path(__file__).parent.parent / "src" / "tumorlens" / "reference"
 NAME = "tumorlens-reference-4"
@@ -34,7 +30,6 @@ ORIGINAL = "https://github.com/uber-research/permute-quantize-finetune"
 def main(run: Path, crossval: Path, licence: Path) -> None:
     """Write everything below src/tumorlens/reference."""
     evaluation = evaluate_run(crossval)
-    corrected = recalibrate(read_folds(crossval), DEFAULT_COVERAGE)
     unseen = [item for item in read_predictions(run / "predictions.csv") if item.split == "val"]
     trained: Card = load_card(run / "bundle", needs=ONNX)
     REFERENCE.mkdir(exist_ok=True)
@@ -46,9 +41,8 @@ def main(run: Path, crossval: Path, licence: Path) -> None:
             "licence": LICENCE,
             "initial_weights": f"{WEIGHTS}, {ORIGINAL}",
             "files": {},
-            # The model's temperature is corrected by the folds, so what its confidence is worth is told of answers
-            # that were corrected so, each fold by the others.
-            "metrics": card_metrics(evaluation) | {"by_confidence": by_confidence(corrected.across)},
+            # `calibrate` corrected the temperature by the folds, and measured what a confidence is worth after it.
+            "metrics": card_metrics(evaluation) | {"by_confidence": trained.metrics["by_confidence"]},
             "least_confidence": LEAST_CONFIDENCE,
         }
     )

@@ -87,6 +87,9 @@ def test_the_command_puts_it_into_a_bundle(tiny_run: Path, tmp_path: Path, capsy
     card = load_card(bundle)
     assert card.temperature == pytest.approx(kept["temperature"])
     assert card.label_sets is not None and "2 folds" in card.label_sets.fitted_on
+    # What a confidence is worth is told of the answers that the new temperature gives, not of those before it.
+    assert set(card.metrics["by_confidence"]) == set(card.classes)
+    assert card.metrics.get("overall") == load_card(tiny_run / "bundle").metrics.get("overall")
     (tmp_path / "cv" / "fold0" / "bundle" / "model.json").write_text("{}")
     assert main(["calibrate", str(tmp_path / "cv")]) == 1
     assert "damaged, or no model card" in capsys.readouterr().err

@@ -58,11 +58,13 @@ def calibrate(run: Positional[Path], /, bundle: Path | None = None, coverage: fl
 
     Args:
         run: A folder made by crossval; gets calibration.json.
-        bundle: A bundle of the same recipe, whose card takes over temperature and label sets; so do the answers of the
-            run that it lies in, none of whose tested patients may be among those fitted on.
+        bundle: A bundle of the same recipe, whose card takes over temperature, label sets, and how often answers of
+            each confidence are right. The answers of the run that it lies in follow; none of its tested patients may
+            be among those fitted on.
         coverage: How often the truth is to be in the label sets that are measured.
     """
     from tumorlens.data.predictions import write_predictions
+    from tumorlens.evaluate.by_confidence import by_confidence
     from tumorlens.evaluate.recalibrate import recalibrate, recalibrated, save_recalibration
     from tumorlens.evaluate.run_folder import PREDICTIONS, read_folds, read_run
     from tumorlens.evaluate.tables import recalibration_grids
@@ -84,7 +86,11 @@ def calibrate(run: Positional[Path], /, bundle: Path | None = None, coverage: fl
     save_recalibration(found, run / "calibration.json")
     written = [str(run / "calibration.json")]
     if bundle and card:
-        kept = {"temperature": found.applied(card.temperature), "label_sets": found.label_sets}
+        kept = {
+            "temperature": found.applied(card.temperature),
+            "label_sets": found.label_sets,
+            "metrics": card.metrics | {"by_confidence": by_confidence(found.across)},
+        }
         write_card(bundle, card.model_copy(update=kept))
         written.append(f"the card of {bundle}")
     if own:

@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from tumorlens.app.parts import MODELS_VARIABLE, models, read_uploads
 from tumorlens.app.results import RUNS_VARIABLE, find_runs
 from tumorlens.app.view import own_kind
 from tumorlens.data.readers import Entry, header_facts
+from tumorlens.evaluate.evaluation import evaluate_run
+from tumorlens.evaluate.mistakes import PICTURES, picture_name
 from tumorlens.examples import EXAMPLES
 from tumorlens.pipeline import REFERENCE
 from tumorlens.records import CLASS_TITLES, CLASSES, Prediction
@@ -252,6 +255,24 @@ def test_results_show_tables_and_compare(monkeypatch: pytest.MonkeyPatch) -> Non
     page.selectbox[1].select(names[1]).run()
     assert not page.exception and not page.error
     assert "McNemar" in str([item.value for item in page.caption])
+
+
+def test_a_run_without_its_images_shows_the_mistakes_that_it_kept(tmp_path: Path) -> None:
+    run = Path(shutil.copytree(ROOT / "docs/results/best/fold2", tmp_path / "run"))
+    first = evaluate_run(run).mistakes[0].prediction
+    (run / PICTURES).mkdir()
+    Image.new("L", (64, 32), 90).save(run / PICTURES / picture_name(first))
+    script = f"""
+from pathlib import Path
+from tumorlens.app.results import _kept_mistakes
+from tumorlens.evaluate.evaluation import evaluate_run
+found = evaluate_run(Path({str(run)!r}))
+_kept_mistakes(found, {first.label!r}, {first.predicted!r})
+_kept_mistakes(found, {first.label!r}, {first.label!r})
+"""
+    page = AppTest.from_string(script, default_timeout=60).run()
+    assert not page.exception
+    assert len(page.get("image")) == 1
 
 
 def test_learning_follows_a_picture_and_a_split() -> None:

@@ -294,3 +294,26 @@ def test_an_unfinished_table_is_not_replaced_unasked(
     assert main([*call, "--resume"]) == 1
     assert "was begun with" in capsys.readouterr().err
     assert main([*call, "--overwrite"]) == 0
+
+
+def test_names_that_are_no_text_cost_only_their_row_of_a_manifest(tmp_path: Path) -> None:
+    """A name in Latin-1 is told, and is answered; a manifest, which is UTF-8, leaves it out."""
+    folder = tmp_path / "a=b"
+    folder.mkdir()
+    for name in (b"good.png", b"kn\xe4uel.png", b"kn\xe4uel2.png"):
+        Image.fromarray(draw_head("glioma", 0, 0)).save(folder / "drawn.png")
+        (folder / "drawn.png").rename(os.fsdecode(os.fsencode(folder) + b"/" + name))
+    (folder / os.fsdecode(b"kn\xe4uel2.png")).write_bytes(b"no picture")
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    calls = (
+        ["data", "index", f"glioma={folder}", "--out", str(tmp_path / "m.csv")],
+        ["predict", str(folder), "--out", str(tmp_path / "p.csv")],
+        ["explain", str(folder), "--out", str(tmp_path / "why")],
+    )
+    for call, code, says in zip(calls, (0, 1, 1), ("not UTF-8", "kn\\udce4uel2.png", "2 explained"), strict=True):
+        done = subprocess.run(
+            [sys.executable, "-m", "tumorlens", *call], env=strict, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, says in done.stdout) == (code, True), done.stdout + done.stderr
+    assert [row["path"] for row in rows(tmp_path / "m.csv")] == ["a=b/good.png"]
+    assert len(rows(tmp_path / "p.csv")) == 3

@@ -55,3 +55,12 @@ def test_volumes_of_one_name_do_not_replace_each_other(tmp_path: Path) -> None:
     assert main(["explain", str(tmp_path / "p1"), str(tmp_path / "p2"), "--out", str(tmp_path / "why")]) == 0
     names = {path.name for path in (tmp_path / "why").iterdir()}
     assert {"T1_maps.nii.gz", "T1-2_maps.nii.gz", "T1_montage.png", "T1-2_montage.png"} <= names
+
+
+def test_a_volume_in_an_archive_gets_its_maps(tmp_path: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as made:
+        made.write(VOLUME, "p1/T1.nii.gz")
+    assert main(["explain", str(tmp_path / "set.zip"), "--out", str(tmp_path / "why")]) == 0
+    assert nib.load(tmp_path / "why" / "T1_maps.nii.gz").shape == nib.load(VOLUME).shape

@@ -1,5 +1,6 @@
 """From paths to answers with heatmaps: what the command line and the app share."""
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from tumorlens.runtime.predictor import Answer, Predictor, failed
 BATCH = 4  # larger ones were no faster on two cores, and hold more memory
 _READ_AHEAD = 2  # files: a volume may have hundreds of slices
 Way = Literal["gradcam", "sharp", "region"]
-_LONGEST_NAME = 120  # characters of a heatmap's name: file systems take 255 bytes
+_LONGEST_NAME = 200  # bytes of a heatmap's name: file systems take 255, and numbers and endings follow
 #: The model that comes with the package.
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -110,6 +111,7 @@ def explain_paths(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     options: ReadOptions = ALL_SLICES,
     is_done: Callable[[str], bool] = lambda address: False,
+    maps: Path | None = None,
 ) -> Iterator[list[Explained]]:
     """Answer every slice of files, folders and archives, a batch at a time, in the order of the inputs.
 
@@ -121,8 +123,10 @@ def explain_paths(
         on_progress: called with (files done, files in all).
         options: which slices of volumes and of files with several.
         is_done: says of a file's address that it needs no answer any more.
+        maps: the folder that heatmaps are written to; where it lies in an input folder, nothing in it is an input.
     """
-    files = find_inputs(paths)
+    own = _below(paths, maps) if maps else ()
+    files = [entry for entry in find_inputs(paths) if not entry.address.startswith(own)]
     wanted = [entry for entry in files if not is_done(entry.address)]
     before = len(files) - len(wanted)
 
@@ -143,6 +147,17 @@ def explain_paths(
     for found, done in in_order(answer, batches, streams + 1, streams + 2):
         yield found
         on_progress(before + done, len(files))
+
+
+def _below(paths: Sequence[Path], folder: Path) -> tuple[str, ...]:
+    """How the addresses of files in `folder` begin that are found by searching `paths`."""
+    target = folder.resolve()
+    homes = [(path, path.resolve()) for path in paths]
+    return tuple(
+        f"{path / target.relative_to(home)}{os.sep}"
+        for path, home in homes
+        if target != home and target.is_relative_to(home)
+    )
 
 
 def _batches(files: Iterator[tuple[Slice | Prediction, ...]]) -> Iterator[_Batch]:
@@ -167,13 +182,21 @@ def _answered(items: Sequence[Slice | Prediction], predictor: Predictor) -> list
 
 
 class MapFolder:
-    """Writes an overlay PNG and the raw map for each answered slice, under names that never collide."""
+    """Writes an overlay PNG and the raw map for each answered slice, under names that never collide.
 
-    def __init__(self, folder: Path, drawn: Literal["colour", "contour"] = "colour") -> None:
+    Args:
+        folder: made where it is missing.
+        drawn: how the overlay is drawn.
+        beside: endings of what the caller writes under the name of a slice.
+    """
+
+    def __init__(
+        self, folder: Path, drawn: Literal["colour", "contour"] = "colour", beside: tuple[str, ...] = ()
+    ) -> None:
         self._folder = folder
         self._draw = contoured if drawn == "contour" else overlay
+        self._endings = (".png", ".npy", *beside)
         self._used: set[str] = set()
-        self._wholes: set[str] = set()
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, item: Explained, values: Float32 | None = None) -> str:
@@ -198,23 +221,25 @@ class MapFolder:
     def name(self, address: str, frame: int) -> str:
         """Take the next free name for a slice; an earlier call's slices take theirs before it is resumed."""
         stem = _stem(address) + (f"_frame{frame:04d}" if frame else "")
-        return _free(stem, self._used)
+        return self._free(stem, self._endings)
 
-    def whole(self, address: str) -> str:
-        """Take the next free name for what shows a file as a whole."""
-        return _free(_stem(address), self._wholes)
+    def whole(self, address: str, endings: tuple[str, ...]) -> str:
+        """Take the next free name for files with these endings, which show a file as a whole."""
+        return self._free(_stem(address), endings)
 
-
-def _free(stem: str, used: set[str]) -> str:
-    name, number = stem, 1
-    while name in used:
-        number += 1
-        name = f"{stem}-{number}"
-    used.add(name)
-    return name
+    def _free(self, stem: str, endings: tuple[str, ...]) -> str:
+        name, number = stem, 1
+        # Some file systems take IM1 and im1 for one.
+        while not self._used.isdisjoint(files := {f"{name}{ending}".casefold() for ending in endings}):
+            number += 1
+            name = f"{stem}-{number}"
+        self._used |= files
+        return name
 
 
 def _stem(address: str) -> str:
     stem = Path(Entry(address).name.removesuffix(".gz")).stem
     # Members of archives may have names that no file system takes.
-    return re.sub(r'[\x00-\x1f<>:"|?*]', "_", stem)[:_LONGEST_NAME]
+    stem = re.sub(r'[\x00-\x1f<>:"|?*]', "_", stem)
+    raw = os.fsencode(stem)
+    return stem if len(raw) <= _LONGEST_NAME else raw[:_LONGEST_NAME].decode(errors="ignore")

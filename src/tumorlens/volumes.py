@@ -6,13 +6,15 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from tumorlens.data.readers import write_maps
-from tumorlens.data.readers.archive import find
+from tumorlens.data.readers.archive import open_member
 from tumorlens.explain.overlay import overlay
 from tumorlens.explain.profile import profile
 from tumorlens.pipeline import Explained
 from tumorlens.records import Float32
 
 COLUMNS, ROWS, TILE = 6, 5, 180
+#: What is written under the name of a file with several slices.
+ENDINGS = MONTAGE, PROFILE, VOLUME = "_montage.png", "_profile.svg", "_maps.nii.gz"
 _INK = (255, 255, 255)
 
 
@@ -38,14 +40,14 @@ class VolumePictures:
         """
         if len(self._items) < 2:
             return []
-        written = [f"{name}_montage.png", f"{name}_profile.svg"]
+        written = [f"{name}{MONTAGE}", f"{name}{PROFILE}"]
         self.montage().save(folder / written[0])
         (folder / written[1]).write_text(self.profile(), encoding="utf-8")
         first = self._items[0].picture
         assert first is not None
-        volume = f"{name}_maps.nii.gz"
+        volume = f"{name}{VOLUME}"
         # Slices of NIfTI are cut upright, so their maps need not be turned back.
-        if write_maps(find(self.source), self._maps, first.plane, folder / volume):
+        if write_maps(open_member(self.source), self._maps, first.plane, folder / volume):
             written.append(volume)
         return written
 

@@ -325,3 +325,38 @@ def test_a_transfer_syntax_that_is_none(syntax: bytes) -> None:
     assert data.count(b"1.2.840.10008.1.2.4.90") == 1
     with pytest.raises(InputError, match="transfer syntax"):
         read_slices(Entry("a.dcm", data.replace(b"1.2.840.10008.1.2.4.90", syntax)))
+
+
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_far_from_all_values_is_as_dark_as_air(kind: str) -> None:
+    values = np.random.default_rng(0).integers(0, 900, (64, 64)).astype(np.int16)
+    values[:20, :20] = -32768
+    dataset = small()
+    dataset.PhotometricInterpretation, dataset.PixelRepresentation = kind, 1
+    dataset.PixelData = values.astype("<i2").tobytes()
+    dataset.add_new("PixelPaddingValue", "SS", -32768)
+    (found,) = read_back(dataset)
+    rest = values[20:, 20:].astype(np.float32)
+    inverted = kind == "MONOCHROME1"
+    assert np.array_equal(found.pixels[20:, 20:], values.max() - rest if inverted else rest)
+    outside = found.pixels[:20, :20]
+    assert (outside == np.delete(found.pixels.ravel(), np.flatnonzero(values == -32768)).min()).all()
+
+
+def test_padding_that_is_like_air_stays() -> None:
+    values = np.random.default_rng(0).integers(200, 900, (64, 64)).astype(np.int16)
+    values[:20, :20] = 0
+    dataset = small()
+    dataset.PixelData = values.astype("<i2").tobytes()
+    dataset.add_new("PixelPaddingValue", "SS", 0)
+    assert np.array_equal(read_back(dataset)[0].pixels, values)
+
+
+def test_tags_that_were_emptied_and_windows_too_narrow() -> None:
+    dataset = small()
+    expected = dataset.pixel_array.astype(np.float32)
+    dataset.RescaleSlope = dataset.RescaleIntercept = dataset.HighBit = None
+    assert np.array_equal(read_back(dataset)[0].pixels, expected)
+    dataset = small()
+    dataset.WindowCenter, dataset.WindowWidth = 0.001, 0.003
+    assert np.array_equal(read_back(dataset, window=True)[0].pixels, expected)

@@ -315,3 +315,11 @@ def test_maps_are_written_where_the_volume_lies(tmp_path: Path, codes: str, plan
         expected = np.zeros_like(before.pixels) if before.frame == 3 else before.pixels
         assert np.allclose(after.pixels, expected)
     assert written.get_fdata().shape == stored.shape
+
+
+@pytest.mark.parametrize(
+    ("shape", "plane"), [((1, 64, 64), "sagittal"), ((64, 5, 64), "coronal"), ((64, 80, 64), "axial")]
+)
+def test_slices_are_no_strips(tmp_path: Path, shape: tuple[int, int, int], plane: str) -> None:
+    values = np.random.default_rng(0).random(shape, dtype=np.float32) + 1
+    assert {item.plane for item in read_slices(save(tmp_path / "v.nii", values))} == {plane}

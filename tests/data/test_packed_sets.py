@@ -155,3 +155,30 @@ def test_maps_lie_on_the_grid_of_the_file(tiny_run: Path, tmp_path: Path) -> Non
         assert values.shape == stored.shape
         assert np.array_equal(turn(values, orientation), item.heatmap())
         assert Image.open(tmp_path / "maps" / f"{name}.png").size == upright.shape[::-1]
+
+
+def test_names_of_maps_never_collide(tmp_path: Path) -> None:
+    from tumorlens.pipeline import MapFolder
+
+    folder = MapFolder(tmp_path, beside=("_panel.png", ".svg"))
+    given = ["a/IM1.png", "b/im1.PNG", "a.png", "a_panel.png", "脳" * 100 + ".png"]
+    names = [folder.name(address, 0) for address in given]
+    assert names[:4] == ["IM1", "im1-2", "a", "a_panel-2"]
+    assert len(f"{names[4]}_frame0001-2_panel.png".encode()) < 255 and names[4].startswith("脳脳")
+
+
+def test_maps_below_an_input_are_no_inputs(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tumorlens.pipeline import explain_paths
+    from tumorlens.runtime.predictor import Predictor
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("scans/a.png", "scans/maps/a.png", "scans/maps2/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(head("glioma"))
+    predictor = Predictor(tiny_run / "bundle")
+    for given in (Path("scans"), tmp_path / "scans", Path()):
+        batches = explain_paths([given], predictor, maps=Path("scans/maps"))
+        names = {Path(item.answer.prediction.source).name for batch in batches for item in batch}
+        assert names == {"a.png", "b.png"}
+        found = [item for batch in explain_paths([given], predictor, maps=tmp_path / "scans/maps") for item in batch]
+        assert len(found) == 2

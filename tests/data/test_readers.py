@@ -1,12 +1,16 @@
+import os
 import struct
 import zlib
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from tests.conftest import real_path
+from tests.conftest import draw_head, real_path
+from tumorlens.data.index import index_folder
+from tumorlens.data.orientation import turn_back
 from tumorlens.data.readers import ReadOptions, Refused, find_inputs, read_slice, read_slices
 from tumorlens.errors import InputError
 from tumorlens.records import Sample
@@ -53,12 +57,17 @@ def test_transparent_parts_are_black(tmp_path: Path) -> None:
     assert pixels[0, 0] == 255
 
 
-def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", range(1, 9))
+def test_exif_orientation_is_applied_and_can_be_undone(tmp_path: Path, way: int) -> None:
     image = Image.fromarray(GREY)
     exif = image.getexif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise to show
+    exif[0x0112] = way
     image.save(tmp_path / "turned.png", exif=exif)
-    assert np.array_equal(read_one(tmp_path / "turned.png"), np.rot90(GREY, -1))
+    with Image.open(tmp_path / "turned.png") as shown:
+        expected = np.asarray(ImageOps.exif_transpose(shown))
+    (found,) = read_slices(tmp_path / "turned.png")
+    assert np.array_equal(found.pixels, expected)
+    assert np.array_equal(turn_back(found.pixels, found.orientation), GREY)
 
 
 def bad_text(path: Path) -> None:
@@ -272,3 +281,76 @@ def test_real_dicom_slices() -> None:
         pixels = read_one(path)
         assert pixels.shape in ((384, 274), (274, 384))
         assert pixels.max() > pixels.min()
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize("most", [4095, 65535])
+def test_sixteen_bit_colours_are_refused_where_few_levels_would_be_left(tmp_path: Path, most: int) -> None:
+    """Of 12 bits in 16, the upper byte has 16 levels."""
+    values = (np.arange(64 * 48).reshape(64, 48) * most // (64 * 48 - 1)).astype(">u2")
+    lines = b"".join(b"\0" + np.repeat(row, 3).tobytes() for row in values)
+    head = struct.pack(">2I5B", 48, 64, 16, 2, 0, 0, 0)
+    made = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + made)
+    if most == 4095:
+        with pytest.raises(InputError, match="16 grey levels here"):
+            read_slices(tmp_path / "deep.png")
+    else:
+        assert np.abs(read_one(tmp_path / "deep.png") - values / 257).max() <= 1
+
+
+def test_tiff_may_say_that_small_is_white(tmp_path: Path) -> None:
+    deep = GREY.astype(np.uint16) * 257
+    Image.fromarray(deep).save(tmp_path / "white.tif", tiffinfo={262: 0})
+    assert np.array_equal(read_one(tmp_path / "white.tif"), deep.max() - deep.astype(np.float32))
+
+
+def test_previews_are_no_slices(tmp_path: Path) -> None:
+    small = Image.fromarray(GREY).resize((12, 9))
+    small.encoderinfo = {"tiffinfo": {254: 1}}  # type: ignore[attr-defined]
+    Image.fromarray(GREY).save(tmp_path / "a.tif", save_all=True, append_images=[small, Image.fromarray(GREY)])
+    assert [item.frame for item in read_slices(tmp_path / "a.tif")] == [0, 2]
+    Image.fromarray(GREY).save(tmp_path / "b.jpg", "MPO", save_all=True, append_images=[small.resize((48, 32))])
+    assert [item.pixels.shape for item in read_slices(tmp_path / "b.jpg")] == [GREY.shape]
+
+
+def test_a_file_that_cannot_be_opened_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("good", "shut"):
+        Image.fromarray(draw_head("glioma", 0, 0)).save(tmp_path / f"{name}.png")
+    opened = Path.open
+
+    def refuse(path: Path, *how: str, **more: str) -> IO[Any]:
+        if path.name == "shut.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *how, **more)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(InputError, match=r"shut.png: cannot be opened \(Permission denied\)"):
+        read_slices(tmp_path / "shut.png")
+    found = index_folder(tmp_path, tmp_path, "glioma")
+    assert [item.path for item in found.samples] == ["good.png"] and "shut.png: cannot" in found.skipped[0]
+
+
+def test_links_to_folders_are_followed_once_and_closed_folders_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("in/own", "archive/p1", "archive/p2"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.fromarray(GREY).save(tmp_path / name / "a.png")
+    for name, target in (("far", "archive"), ("again", "archive/p1"), ("self", "in/own"), ("up", ".")):
+        (tmp_path / "in" / name).symlink_to(tmp_path / target)
+    listed = os.scandir
+
+    def refuse(path: str) -> Any:
+        if str(path).endswith("p2"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    names = {item.address.removeprefix(f"{tmp_path}/in/"): item for item in find_inputs([tmp_path / "in"])}
+    assert len(names) == 3 and "own/a.png" in names
+    (shut,) = [item for item in names.values() if isinstance(item, Refused)]
+    assert "p2: this folder cannot be opened (Permission denied)" in shut.message

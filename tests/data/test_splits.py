@@ -365,3 +365,14 @@ def test_a_split_by_slice_says_so(manifest: Path, capsys: pytest.CaptureFixture[
     assert main(["data", "split", str(manifest), "--leaky-by-slice"]) == 0
     assert "SPLIT BY SLICE" in capsys.readouterr().out
     assert json.loads(record_path(manifest).read_text())["leaky_by_slice"] is True
+
+
+def test_groups_that_somebody_gave_are_kept(tmp_path: Path) -> None:
+    """Without a patient id, but with a group: all of it stays on one side; a copy of it without any goes along."""
+    rows = [Sample(f"{n}.png", CLASSES[n % 4], "", f"set:p{n // 4}", "set", "", f"{n:064}", 9, 9) for n in range(40)]
+    rows.append(replace(rows[0], path="copy.png", patient_group=""))
+    write_manifest(rows, tmp_path / "m.csv")
+    assert main(["data", "split", str(tmp_path / "m.csv"), "--folds", "2"]) == 0
+    found = read_manifest(tmp_path / "m.csv")
+    assert not patients_on_two_sides(found)
+    assert [item.patient_group for item in found] == [*(f"set:p{n // 4}" for n in range(40)), "set:p0"]

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any, cast
 
 from tumorlens.errors import TumorlensError
@@ -45,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 when everything went well; 1 when an input or the call was wrong; 130 after Ctrl-C.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a name on disk may be no text that the terminal can show
+            stream.reconfigure(errors="backslashreplace")
     name = _named(given)
     if name not in COMMANDS:
         return _overview(name, given)

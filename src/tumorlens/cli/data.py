@@ -41,7 +41,7 @@ def index(
         raise ManifestError(f"{salt_file}: empty. Put a long random line into it, and keep it secret")
     samples: list[Sample] = []
     for text in folders:
-        label, _, name = text.rpartition("=")
+        label, name = _labelled(text)
         found = index_folder(Path(name), out.parent, label, salt)
         samples += found.samples
         for problem in found.skipped:
@@ -54,6 +54,12 @@ def index(
     _summary(samples)
     say(f"wrote {out}")
     return 0
+
+
+def _labelled(text: str) -> tuple[str, str]:
+    """CLASS and FOLDER of CLASS=FOLDER; a folder may have the sign in its name."""
+    label, sign, name = text.partition("=")
+    return (label, name) if sign and not Path(text).exists() else ("", text)
 
 
 def _summary(samples: list[Sample]) -> None:

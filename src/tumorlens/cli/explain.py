@@ -11,6 +11,8 @@ from tumorlens.cli.terminal import progress_bar, say
 from tumorlens.errors import InputError, RunError
 from tumorlens.pipeline import REFERENCE, Way
 
+PANEL, LINES = "_panel.png", ".svg"
+
 if TYPE_CHECKING:
     from tumorlens.model.bundle import Region
     from tumorlens.pipeline import Explained, MapFolder
@@ -59,10 +61,11 @@ def explain(
     if way == "region" and (of or against):
         raise RunError("--way region is where the model sees tumour, whatever the class: leave out --of and --against")
     predictor = Predictor(model, answer_all=True)
-    sheet = _Sheet(out, MapFolder(out, drawn), predictor.card.region)
+    sheet = _Sheet(out, MapFolder(out, drawn, (PANEL, LINES)), predictor.card.region)
     try:
         with progress_bar() as bar:
-            for batch in explain_paths(inputs, predictor, lambda done, n: bar.update("explaining", done, n)):
+            answers = explain_paths(inputs, predictor, lambda done, n: bar.update("explaining", done, n), maps=out)
+            for batch in answers:
                 for item in batch:
                     if item.answer.evidence is None or item.picture is None:
                         say(f"left out: {item.answer.prediction.message}")
@@ -91,20 +94,21 @@ class _Sheet:
         from tumorlens.explain.overlay import panel
         from tumorlens.explain.vector import contours_svg
         from tumorlens.records import class_title
-        from tumorlens.volumes import VolumePictures
+        from tumorlens.volumes import ENDINGS, VolumePictures
 
         assert item.picture is not None
         found = item.answer.prediction
         seen = item.finding(self._region.threshold) if self._region else None
         name = self._folder.save(item, values)
         region = seen.mask if seen else None
-        panel(item.picture.pixels, values, region).save(self._out / f"{name}_panel.png")
+        panel(item.picture.pixels, values, region).save(self._out / f"{name}{PANEL}")
         title = f"{class_title(found.predicted)}, {found.confidence:.0%}; not for diagnosis. {name}"
         lines = contours_svg(item.picture.pixels, values, title, region)
-        (self._out / f"{name}.svg").write_text(lines, encoding="utf-8")
+        # Names on disk need not be UTF-8.
+        (self._out / f"{name}{LINES}").write_text(lines, encoding="utf-8", errors="backslashreplace")
         if self._volume is None or self._volume.source != found.source:
             self._end_volume()
-            self._volume, self._name = VolumePictures(found.source), self._folder.whole(found.source)
+            self._volume, self._name = VolumePictures(found.source), self._folder.whole(found.source, ENDINGS)
         self._volume.add(item, values)
         self.findings.append({
             "input": found.source, "frame": found.frame, "predicted": found.predicted,

@@ -12,7 +12,7 @@ from tumorlens import DISCLAIMER
 from tumorlens.cli.terminal import progress_bar, say
 from tumorlens.data.answer_file import AnswerFile, is_unfinished
 from tumorlens.data.manifest import file_hash
-from tumorlens.data.readers import ReadOptions
+from tumorlens.data.readers import ARCHIVES, VOLUMES, ReadOptions
 from tumorlens.errors import RunError
 from tumorlens.model.bundle import CARD
 from tumorlens.model.label_sets import DEFAULT_COVERAGE
@@ -67,12 +67,12 @@ def predict(
         raise RunError("no input given; give files or folders")
     unfinished = is_unfinished(out)
     if resume and out.exists() and not unfinished:
-        say(f"{out} is complete; nothing to resume")
+        say(f"{out} is complete; nothing to resume. For other inputs give another --out")
         return 0
     going_on = resume and unfinished
     _check_free(out, heatmaps, overwrite or going_on, unfinished)
-    alone = len(inputs) == 1 and inputs[0].is_file()
-    predictor = Predictor(model, coverage, answer_all, precision, not alone, engine, cache_folder())
+    one = len(inputs) == 1 and inputs[0].is_file() and not inputs[0].name.lower().endswith((*ARCHIVES, *VOLUMES))
+    predictor = Predictor(model, coverage, answer_all, precision, not one, engine, cache_folder())
     if way != "gradcam" and predictor.card.region is None:
         raise RunError(
             f"--way {way}: {model} has no region head. Take gradcam, or teach it with `tumorlens region RUN`"
@@ -85,25 +85,18 @@ def predict(
     options = ReadOptions(plane="" if plane == "acquired" else plane, every=every, window=window)
     with AnswerFile(out, predictor.classes, plan, going_on) as table, progress_bar() as bar:
         answers = explain_paths(
-            inputs, predictor, lambda done, n: bar.update("predicting", done, n), options, table.is_done
+            inputs, predictor, lambda done, n: bar.update("predicting", done, n), options, table.is_done, heatmaps
         )
-        counts = _write(answers, table, MapFolder(heatmaps) if heatmaps else None, way, alone)
+        counts = _write(answers, table, MapFolder(heatmaps) if heatmaps else None, way)
     told = f"{counts['ok']} answered, {counts['refused']} refused, {counts['error']} could not be read"
     say(f"{told}; wrote {out}" + (f" and {heatmaps}" if heatmaps else ""))
     say(DISCLAIMER)
     return 1 if counts["error"] else 0
 
 
-def _write(
-    answers: Iterator[list[Explained]], table: AnswerFile, folder: MapFolder | None, way: Way, alone: bool
-) -> Counter[str]:
+def _write(answers: Iterator[list[Explained]], table: AnswerFile, folder: MapFolder | None, way: Way) -> Counter[str]:
     """Write rows and maps as they come, and count what came of the slices, those of an earlier call included."""
-    counts = Counter(row.status for row in table.kept)
-    if table.kept:
-        say(f"{len(table.kept)} rows are there already")
-    for row in table.kept:
-        if folder and row.answered:
-            folder.name(row.source, row.frame)
+    counts = _kept(table, folder)
 
     def drawn(batch: list[Explained]) -> list[Explained]:
         for item in batch:
@@ -111,13 +104,27 @@ def _write(
                 folder.save(item, item.heatmap(way=way))
         return batch
 
+    found: Prediction | None = None
     # Maps are drawn beside the computing of the next batch, and lie there before their row does.
     for batch in in_order(drawn, answers, 1, 2):
         table.write(item.answer.prediction for item in batch)
         for item in batch:
-            counts[item.answer.prediction.status] += 1
-            _tell(item.answer.prediction, alone)
+            found = item.answer.prediction
+            counts[found.status] += 1
+            _tell_unanswered(found)
+    if found and counts.total() == 1:
+        _tell_answer(found)
     return counts
+
+
+def _kept(table: AnswerFile, folder: MapFolder | None) -> Counter[str]:
+    """What came of the slices of an earlier call, whose maps keep their names."""
+    if table.kept:
+        say(f"{len(table.kept)} rows are there already")
+    for row in table.kept:
+        if folder and row.answered:
+            folder.name(row.source, row.frame)
+    return Counter(row.status for row in table.kept)
 
 
 def _check_free(out: Path, heatmaps: Path | None, allowed: bool, unfinished: bool) -> None:
@@ -131,13 +138,15 @@ def _check_free(out: Path, heatmaps: Path | None, allowed: bool, unfinished: boo
         raise RunError(f"{heatmaps}: not empty. Give another --heatmaps, or --overwrite to write into it")
 
 
-def _tell(found: Prediction, alone: bool) -> None:
-    """A line for what was not answered, and for the only picture that was given."""
+def _tell_unanswered(found: Prediction) -> None:
     if found.status == "error":
         say(f"left out: {found.message}")
     elif found.status == "refused":
         say(f"refused: {found.source}: {found.message}")
-    elif alone:
+
+
+def _tell_answer(found: Prediction) -> None:
+    if found.status == "ok":
         others = [name for name in found.label_set if name != found.predicted]
         also = f"; not ruled out: {', '.join(others)}" if others else ""
         say(f"{found.predicted} ({found.confidence:.1%}){also}")

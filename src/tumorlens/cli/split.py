@@ -12,6 +12,7 @@ from tumorlens.data.split_record import SplitPlan, record_path, side_name, write
 from tumorlens.data.splits import (
     fill_groups,
     leave_one_source_out,
+    names_patient,
     patients_on_two_sides,
     split_folds,
     split_shares,
@@ -112,10 +113,10 @@ def _divided(samples: list[Sample], plan: SplitPlan) -> tuple[list[Sample], list
 
 
 def _grouped(samples: list[Sample], root: Path, by_similarity: bool, most: int) -> list[Sample]:
-    bare = [number for number, sample in enumerate(samples) if not sample.patient_id]
+    bare = [number for number, sample in enumerate(samples) if not names_patient(sample)]
     if not bare:
         return samples
-    say(f"{len(bare)} of {len(samples)} images have no patient id")
+    say(f"{len(bare)} of {len(samples)} images have no patient id and no group")
     if not by_similarity:
         say("only identical files are kept together among them; --group-by-similarity also finds near copies")
         return fill_groups(samples)

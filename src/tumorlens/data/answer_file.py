@@ -173,7 +173,7 @@ def _state(path: Path) -> Path:
 
 
 class _JsonWriter:
-    """A JSON object a line, with the columns of the CSV table as keys; null for what is not known."""
+    """A JSON object a line, with those columns of the CSV table as keys that answers have; null for the unknown."""
 
     def __init__(self, file: TextIO, classes: Sequence[str]) -> None:
         self._file, self._classes = file, classes
@@ -185,7 +185,7 @@ class _JsonWriter:
                 "input": item.source, "frame": item.frame, "status": item.status, "predicted": item.predicted or None,
                 "confidence": None if math.isnan(item.confidence) else item.confidence,
                 **{f"p_{name}": share for name, share in zip(self._classes, known, strict=True)},
-                "label_set": list(item.label_set), "message": item.message or None,
+                "label_set": list(item.label_set), "message": item.message or None, "plane": item.plane or None,
             }  # fmt: skip
             self._file.write(json.dumps(row, ensure_ascii=True) + "\n")
         self._file.flush()

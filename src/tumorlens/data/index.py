@@ -106,7 +106,7 @@ def index_folder(folder: Path, relative_to: Path, label: str = "", salt: bytes =
     for item in files:
         try:
             rows, problem = _samples(item, relative_to.resolve(), source, salt)
-        except InputError as error:
+        except (InputError, OSError) as error:
             skipped.append(str(error))
             continue
         samples += rows
@@ -253,6 +253,10 @@ def _samples(item: Found, base: Path, source: str, salt: bytes) -> tuple[list[Sa
         height=0,
         split=item.split,
     )
+    try:
+        f"{row.path}{row.mask}{row.source}".encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{item.entry.address}: its name is not UTF-8, as a manifest is. Rename it") from error
     volume = nifti.is_nifti(entry)
     slices = read_slices(entry, ReadOptions(whole=True) if volume and item.mask else ALL_SLICES)
     digest = hashlib.sha256()
@@ -335,5 +339,11 @@ def _mask_of(item: Found, base: Path) -> str:
 
 def _relative(address: str, base: Path) -> str:
     path, inside = split_address(address)
-    text = os.path.relpath(path.resolve(), base)
+    # Links of folders are resolved, as `..` goes up from where they lead to; the file keeps its name, as two links to
+    # one file are two rows.
+    path = path.parent.resolve() / path.name
+    try:
+        text = os.path.relpath(path, base)
+    except ValueError:  # on another drive of Windows
+        text = str(path)
     return f"{text}{SEPARATOR}{inside}" if inside else text

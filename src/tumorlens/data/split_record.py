@@ -156,7 +156,7 @@ def verified_split(manifest: Path, samples: Sequence[Sample]) -> dict[str, Any]:
 def _grouping(samples: Sequence[Sample]) -> dict[str, int]:
     """Slices by what their group rests on; `other`: a copy of a patient's picture, or a group somebody gave."""
     counts = {"patient_id": 0, "similarity": 0, "identical_file": 0, "other": 0}
-    formed = {"similar": "similarity", "file": "identical_file"}
+    formed = {"similar": "similarity", "file": "identical_file"}  # splits.FORMED
     for sample in samples:
         kind = formed.get(sample.patient_group.partition(":")[0], "other")
         counts["patient_id" if sample.patient_id else kind] += 1

@@ -15,25 +15,31 @@ FINEST = 20  # parts at the most that a share is made up of
 VAL_SHARE = 0.125  # of the patients that are not tested, where a manifest has folds
 ALL = "all"  # for `sides_of_fold`: no fold is tested
 ATTEMPTS = 10  # draws at the most until every class is on every side
+FORMED = ("file:", "similar:")  # how groups begin that are formed here for want of a patient
+
+
+def names_patient(sample: Sample) -> bool:
+    """Whether somebody said whose image it is: by a patient id, or by a group that was not formed here."""
+    return bool(sample.patient_id or (sample.patient_group and not sample.patient_group.startswith(FORMED)))
 
 
 def fill_groups(samples: Sequence[Sample], similar: Sequence[int] | None = None) -> list[Sample]:
-    """Give images without a patient id a group: a patient's where the file is one of theirs or looks like one, else its
+    """Give images of unknown patients a group: a patient's where the file is one of theirs or looks like one, else its
     similarity cluster if known, else the identical file.
 
     Args:
-        samples: rows of a manifest; those with a patient id are returned as they are. Groups that were formed
-            before for want of an id are formed anew.
+        samples: rows of a manifest; those with a patient id or a given group are returned as they are. Groups that were
+            formed before for want of one are formed anew.
         similar: a cluster number for each sample, from `similarity_groups`.
     """
-    owner = {sample.sha256: sample.patient_group for sample in samples if sample.patient_id and sample.sha256}
+    owner = {sample.sha256: sample.patient_group for sample in samples if names_patient(sample) and sample.sha256}
     alike: dict[int, str] = {}
     for sample, cluster in zip(samples, similar or (), strict=False):
-        if sample.patient_id:
+        if names_patient(sample):
             alike.setdefault(cluster, sample.patient_group)
     filled = []
     for number, sample in enumerate(samples):
-        if sample.patient_id:
+        if names_patient(sample):
             filled.append(sample)
             continue
         formed = f"file:{sample.sha256[:16]}"
@@ -46,15 +52,15 @@ def fill_groups(samples: Sequence[Sample], similar: Sequence[int] | None = None)
 def thin_clusters(samples: Sequence[Sample], similar: Sequence[int], most: int) -> list[bool]:
     """Mark which samples to keep so that no cluster of near copies holds more than `most`.
 
-    Copies carry nothing new and would weigh in figures and training as if they did. Images with a patient id
-    are always kept.
+    Copies carry nothing new and would weigh in figures and training as if they did. Images of known
+    patients are always kept.
     """
     seen: dict[int, int] = defaultdict(int)
     keep = []
     for sample, cluster in zip(samples, similar, strict=True):
-        if not sample.patient_id:
-            seen[cluster] += 1
-        keep.append(bool(sample.patient_id) or seen[cluster] <= most)
+        known = names_patient(sample)
+        seen[cluster] += not known
+        keep.append(known or seen[cluster] <= most)
     return keep
 
 

@@ -72,11 +72,6 @@ def macro_auc(answers: Answers) -> Metric:
     return _macro([_class_auc(answers, c) for c in answers.present])
 
 
-def macro_average_precision(answers: Answers) -> Metric:
-    """The mean over the classes that are there of the average precision of each against the rest."""
-    return _macro([_class_average_precision(answers, c) for c in answers.present])
-
-
 def macro_f1(answers: Answers) -> Metric:
     """The mean over the classes that are there of F1, the harmonic mean of PPV and sensitivity."""
     present = answers.present

@@ -103,7 +103,7 @@ class Predictor:
                 strange = "" if found.strangeness is None else self._strange(float(found.strangeness[position]))
                 if strange and not self._answer_all:
                     answers[number] = Answer(
-                        Prediction(item.source, item.frame, "refused", self.classes, message=strange)
+                        Prediction(item.source, item.frame, "refused", self.classes, message=strange, plane=item.plane)
                     )
                     continue
                 region = None if found.region is None else _logistic(found.region[position])
@@ -140,7 +140,9 @@ class Predictor:
         if sure < least and not message:
             message = f"too uncertain: no class reaches a probability of {least:.0%}, the highest is {sure:.0%}"
         status: Status = "refused" if message and not self._answer_all else "ok"
-        return Prediction(item.source, item.frame, status, self.classes, probabilities, names, message)
+        return Prediction(
+            item.source, item.frame, status, self.classes, probabilities, names, message, plane=item.plane
+        )
 
     def run(self, images: Float32) -> Outputs:
         """The graph's outputs for prepared squares (n, 1, size, size), float32 in [0, 1]."""

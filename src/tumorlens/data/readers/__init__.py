@@ -15,7 +15,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tumorlens.data.orientation import turn
+from tumorlens.data.orientation import turn, turn_back
 from tumorlens.data.readers import archive, dicom, matlab, nifti, picture
 from tumorlens.data.readers.archive import Member, Refused, natural
 from tumorlens.data.readers.entry import SEPARATOR, Entry, Plane, ReadOptions
@@ -23,7 +23,8 @@ from tumorlens.errors import InputError
 from tumorlens.records import Float32, Sample, Slice
 
 __all__ = [
-    "ALL_SLICES", "ARCHIVES", "SUFFIXES", "Entry", "Plane", "ReadOptions", "Refused", "check_size", "entries_in",
+    "ALL_SLICES", "ARCHIVES", "SUFFIXES", "VOLUMES", "Entry", "Plane", "ReadOptions", "Refused", "check_size",
+    "entries_in",
     "find_inputs", "forget", "header_facts", "images_below", "in_uploads", "open_entry", "read_mask", "read_slice",
     "read_slices", "write_maps",
 ]  # fmt: skip
@@ -32,6 +33,8 @@ __all__ = [
 SUFFIXES: tuple[str, ...] = (*picture.SUFFIXES, *dicom.SUFFIXES, *nifti.SUFFIXES, *matlab.SUFFIXES)
 #: What may hold them.
 ARCHIVES = archive.SUFFIXES
+#: What has many slices in one file.
+VOLUMES = nifti.SUFFIXES
 #: The options that change nothing.
 ALL_SLICES = ReadOptions()
 
@@ -121,8 +124,8 @@ def read_mask(root: Path, sample: Sample) -> NDArray[np.bool_] | None:
     else:
         # Drawn on the pixels as they are stored; the picture may have been turned upright.
         shown = read_slice(root, sample)
-        stored = read_slices(entry, ReadOptions(frame=sample.frame))[0].pixels > 0
-        mask = turn(stored, shown.orientation)
+        drawn = read_slices(entry, ReadOptions(frame=sample.frame))[0]
+        mask = turn(turn_back(drawn.pixels > 0, drawn.orientation), shown.orientation)
         sample = replace(sample, height=shown.pixels.shape[0], width=shown.pixels.shape[1])
     if mask.shape != (sample.height, sample.width):
         raise InputError(
@@ -179,6 +182,9 @@ def header_facts(entry: Entry) -> dict[str, str]:
 def entries_in(path: Path) -> Iterator[Entry | Refused]:
     """Every file that can be read below a folder or in an archive, archives opened, in natural order; else the file."""
     for file in images_below(path) if path.is_dir() else [path]:
+        if isinstance(file, Refused):
+            yield file
+            continue
         try:
             entry = archive.find(str(file))
         except InputError as error:
@@ -190,18 +196,34 @@ def entries_in(path: Path) -> Iterator[Entry | Refused]:
             yield entry
 
 
-def images_below(folder: Path) -> list[Path]:
+def images_below(folder: Path) -> list[Path | Refused]:
     """Every image file and archive below a folder, in natural order: by suffix, or by DICOM's mark.
 
-    Links to folders are not followed: they may lead in a circle.
+    Links to folders are followed, each folder once, and none upwards: they may lead in a circle. A folder that cannot
+    be opened is told of.
     """
-    found = []
-    for top, _, names in os.walk(folder):
-        for name in names:
-            path = Path(top, name)
-            if path.is_file() and not name.startswith("._") and _is_known(Entry(str(path))):
-                found.append(path)
-    return sorted(found, key=lambda path: [natural(part) for part in path.relative_to(folder).parts])
+    found: list[tuple[Path, Path | Refused]] = []
+
+    def shut(error: OSError) -> None:
+        path = Path(error.filename)
+        sentence = f"{path}: this folder cannot be opened ({error.strerror}). Check its permissions"
+        found.append((path, Refused(str(path), sentence)))
+
+    home, seen, waiting = folder.resolve(), set[Path](), [folder]
+    while waiting:  # links after all folders, which are found by their own names
+        for top, folders, names in os.walk(waiting.pop(0), onerror=shut):
+            real = Path(top).resolve()
+            if real in seen or (real != home and home.is_relative_to(real)):
+                folders.clear()
+                continue
+            seen.add(real)
+            waiting += [Path(top, name) for name in folders if Path(top, name).is_symlink()]
+            for name in names:
+                path = Path(top, name)
+                if path.is_file() and not name.startswith("._") and _is_known(Entry(str(path))):
+                    found.append((path, path))
+    found.sort(key=lambda item: [natural(part) for part in item[0].relative_to(folder).parts])
+    return [item for _, item in found]
 
 
 def _ordered(found: Sequence[Entry | Refused]) -> list[Entry | Refused]:

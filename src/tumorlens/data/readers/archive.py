@@ -65,7 +65,7 @@ class Member(Entry):
     def size(self) -> int:
         """Bytes that it is said to have unpacked."""
         with _ARCHIVES.using(self._parent) as opened:
-            return opened.getinfo(self.member).file_size
+            return _info(opened, self).file_size
 
     def load(self) -> Entry:
         """The same with its bytes in memory.
@@ -240,6 +240,15 @@ class _Archives:
 _ARCHIVES = _Archives(_KEPT_OPEN)
 
 
+def _info(opened: zipfile.ZipFile, item: Member) -> zipfile.ZipInfo:
+    try:
+        return opened.getinfo(item.member)
+    except KeyError as error:
+        raise InputError(
+            f"{item.address}: no longer in its archive, which was replaced meanwhile. Give the archive again"
+        ) from error
+
+
 def _copy(item: Member, target: BinaryIO, size: int | None = None) -> None:
     """Unpack a member, or its first `size` bytes, into `target`.
 
@@ -247,7 +256,7 @@ def _copy(item: Member, target: BinaryIO, size: int | None = None) -> None:
         InputError: it is encrypted, damaged, packed in an unknown way, or gives more than it claims or is allowed.
     """
     with _ARCHIVES.using(item._parent) as opened:
-        info = opened.getinfo(item.member)
+        info = _info(opened, item)
         problem = _problem(info)
         if problem:
             raise InputError(f"{item.address}: {problem}")

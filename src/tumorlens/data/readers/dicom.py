@@ -6,6 +6,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any, BinaryIO
 
@@ -259,7 +260,8 @@ def _shift(dataset: Any) -> tuple[int, int] | None:
     if "PixelData" not in dataset or _is_compressed(dataset):
         return None
     allocated, stored = int(dataset.BitsAllocated), int(dataset.get("BitsStored") or dataset.BitsAllocated)
-    high = int(dataset.get("HighBit", stored - 1))
+    said = dataset.get("HighBit")
+    high = stored - 1 if said is None else int(said)
     return (allocated - 1 - high, allocated - stored) if stored - 1 < high < allocated else None
 
 
@@ -267,12 +269,39 @@ def _values(dataset: Any, stored: NDArray[Any], number: int, window: bool) -> Fl
     from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
     # An enhanced object says in its functional groups, frame by frame, what others say at the top.
-    values = apply_modality_lut(stored, _group(dataset, number, "PixelValueTransformationSequence"))
+    scale = _group(dataset, number, "PixelValueTransformationSequence")
+    # Who anonymises a file may leave the tags and empty them.
+    emptied = any(name in scale and scale.get(name) is None for name in ("RescaleSlope", "RescaleIntercept"))
+    values = stored if emptied else apply_modality_lut(stored, scale)
     # Only grey pixels of whole numbers have a window; others are as they should be shown.
-    if window and str(dataset.get("PhotometricInterpretation")).startswith("MONOCHROME") and "PixelData" in dataset:
-        values = apply_voi_lut(values, _described(dataset, _group(dataset, number, "FrameVOILUTSequence")))
-    values = np.nan_to_num(np.asarray(values, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    return values.max() - values if dataset.get("PhotometricInterpretation") == "MONOCHROME1" else values
+    grey = str(dataset.get("PhotometricInterpretation")).startswith("MONOCHROME")
+    if window and grey and "PixelData" in dataset:
+        with suppress(ValueError):  # a window narrower than 1, which maps of small numbers have, is not defined
+            values = apply_voi_lut(values, _described(dataset, _group(dataset, number, "FrameVOILUTSequence")))
+    values = np.nan_to_num(np.array(values, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
+        values = values.max() - values
+    return _without_padding(values, _padding(dataset, stored)) if grey else values
+
+
+def _padding(dataset: Any, stored: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which stored values only fill the frame, as PixelPaddingValue and its range limit say."""
+    first = dataset.get("PixelPaddingValue")
+    if first is None or stored.dtype.kind not in "iu":
+        return np.zeros(stored.shape, dtype=bool)
+    last = dataset.get("PixelPaddingRangeLimit")
+    # Written without its sign, a value is that of the same bits.
+    bits = np.asarray([int(first), int(first if last is None else last)]).astype(stored.dtype)
+    return np.asarray((stored >= bits.min()) & (stored <= bits.max()))
+
+
+def _without_padding(values: Float32, padding: NDArray[np.bool_]) -> Float32:
+    """Padding far from all other values, or above them, turned to the darkest of these; else it is like air already."""
+    if not padding.any() or padding.all():
+        return values
+    low, high = (float(bound(values[~padding])) for bound in (np.min, np.max))
+    far = padding & ((values > high) | (values < low - (high - low)))
+    return np.where(far, np.float32(low), values)
 
 
 def _group(dataset: Any, number: int, name: str) -> Any:

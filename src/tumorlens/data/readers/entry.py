@@ -1,9 +1,13 @@
 """What a reader is given: a file on disk, or a member of an archive held in memory."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
+
+from tumorlens.errors import InputError
 
 #: Stands between an archive and its member in an address: `set.zip!part.zip!1.mat`.
 SEPARATOR = "!"
@@ -31,16 +35,41 @@ class Entry:
     @property
     def size(self) -> int:
         """Bytes in it."""
-        return len(self.data) if self.data is not None else Path(self.address).stat().st_size
+        if self.data is not None:
+            return len(self.data)
+        with _told(self.address):
+            return Path(self.address).stat().st_size
 
     def open(self) -> BinaryIO:
-        """A binary stream at the beginning; the caller closes it."""
-        return io.BytesIO(self.data) if self.data is not None else Path(self.address).open("rb")
+        """A binary stream at the beginning; the caller closes it.
+
+        Raises:
+            InputError: it cannot be opened.
+        """
+        if self.data is not None:
+            return io.BytesIO(self.data)
+        with _told(self.address):
+            return Path(self.address).open("rb")
 
     def head(self, size: int) -> bytes:
-        """The first bytes."""
-        with self.open() as file:
+        """The first bytes.
+
+        Raises:
+            InputError: they cannot be read.
+        """
+        with self.open() as file, _told(self.address):
             return file.read(size)
+
+
+@contextmanager
+def _told(address: str) -> Iterator[None]:
+    """What the system says of a file, as a sentence: one file of a folder must not end all."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{address}: cannot be opened ({error.strerror or error}). Check its permissions, or copy it again"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ _KEPT_BYTES = 512 << 20  # of volumes beside the last one
 _HEADER = 600
 _MAX_OFFSET = 64 << 20  # where values begin at the latest; what lies before are header extensions
 _TO_MM = {"meter": 1e3, "micron": 1e-3}
+_STRIP = 4  # times longer than wide: no slice of a head
 _MIN_DETERMINANT = 1e-3  # of the axes' directions; 1 where they are at right angles, 0 where two are the same
 
 
@@ -52,9 +53,14 @@ class _Volume:
 
     @property
     def acquired(self) -> Plane:
-        """The plane across the coarsest axis; axial where all are alike."""
+        """The plane across the coarsest axis, axial where all are alike; none whose slices would be mere strips."""
         planes: list[Plane] = ["axial", "coronal", "sagittal"]
-        return max(planes, key=lambda plane: round(self.zooms[_NORMALS[plane]], 3))
+
+        def preference(plane: Plane) -> tuple[bool, float]:
+            short, long = sorted(side for axis, side in enumerate(self.values.shape[:3]) if axis != _NORMALS[plane])
+            return _STRIP * short >= long, round(self.zooms[_NORMALS[plane]], 3)
+
+        return max(planes, key=preference)
 
 
 def is_nifti(entry: Entry) -> bool:

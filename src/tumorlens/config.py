@@ -119,6 +119,9 @@ class FineTuneSettings(Settings):
     """Factor on the rate of the linear layers, which begin with nothing learned."""
     averaging: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Decay a step of a moving average of the weights, which is then what is validated and kept; 0 is off."""
+    blends: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...] = ()
+    """Shares of the initial weights to try in the trained ones, for a model that is trained further; the one with the
+    lowest validation loss is kept, or none. Empty is off."""
     evidence_weight: Annotated[float, Field(ge=0.0)] = 0.0
     """Weight of the loss that asks the class evidence to lie in the tumour, where a mask is known; 0 is off."""
     cell_weight: Annotated[float, Field(ge=0.0)] = 0.0

@@ -26,6 +26,7 @@ from tumorlens.model.network import PARTS, TumorNet, freeze_before
 from tumorlens.model.weights import is_graph, load_backbone, stride_layout, trained_patients
 from tumorlens.records import CLASSES, Sample
 from tumorlens.train.accidents import said_clearly
+from tumorlens.train.blend import choose_blend, copied
 from tumorlens.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from tumorlens.train.device import choose_device, choose_precision
 from tumorlens.train.finish import calibrated, data_summary, labelled
@@ -100,6 +101,7 @@ def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
     if order.weights is not None and is_graph(order.weights):
         reporter.message("the weights come from a graph: measuring what its batch norms see")
         give_statistics(network, _some_pictures(dataset.side("train"), device))
+    initial = copied(network) if settings.finetune.blends else {}
     front = _front(network, dataset, settings, reporter) if settings.finetune.cached_views else None
     computer = Computer(network, device, precision, front)
     _announce(dataset, settings, device, precision, split, reporter)
@@ -107,7 +109,7 @@ def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
         fit(computer, dataset, settings, paths, order.resume, reporter)
     with said_clearly("predicting every image"):
         load_checkpoint(paths.best, network, None, owner(settings))
-        _finish(computer, dataset, settings, paths, order, split, reporter)
+        _finish(computer, dataset, settings, paths, order, split, reporter, initial)
     return paths
 
 
@@ -334,10 +336,18 @@ def _finish(
     order: Order,
     split: dict[str, Any],
     reporter: Reporter,
+    initial: dict[str, torch.Tensor],
 ) -> None:
     """The data's class shares, temperature from validation, predictions for every image, and the bundle."""
     if settings.class_weights or settings.sampling != "every":
         restore_shares(computer.network, learned_shares(dataset.side("train"), settings, len(CLASSES)))
+    told: dict[str, Any] = {}
+    if initial:
+        reporter.message("blending with the weights that it began from")
+        losses = choose_blend(computer, initial, dataset.side("train"), dataset.side("val"), settings)
+        shown = ", ".join(f"{share:.0%} {loss:.4f}" for share, loss in sorted(losses.items()))
+        told = {"share_of_initial_weights": next(iter(losses))}
+        reporter.message(f"kept {next(iter(losses)):.0%} of the initial weights; validation loss by share: {shown}")
     reporter.message("best epoch: predicting every image")
     temperature, sets, shares = calibrated(computer.logits(dataset).double().numpy(), dataset)
     write_predictions(labelled(dataset.samples, shares, sets), paths.predictions, CLASSES)
@@ -353,7 +363,7 @@ def _finish(
         network=architecture(order),
         temperature=temperature,
         label_sets=sets,
-        training_data={**data_summary(dataset.samples), "split": split},
+        training_data={**data_summary(dataset.samples), "split": split, **told},
         initial_weights=order.weights.name if order.weights else "random",
     )
     write_card(paths.bundle, card)

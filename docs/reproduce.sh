@@ -4,7 +4,7 @@
 #   bash docs/reproduce.sh DATA WEIGHTS OUT               fold 0 (45 minutes on two cores with bfloat16) and a last model
 #   FOLDS="0 1 2 3 4" bash docs/reproduce.sh DATA WEIGHTS OUT   the whole cross-validation, three and a half hours
 #
-# DATA holds figshare/, tcga_lgg/, brisc_no_tumor/, kaggle/ and dicom_brain/; WEIGHTS is a ResNet-50 in safetensors
+# DATA holds figshare/, tcga_lgg/, brisc_no_tumor/, kaggle/, not_brain_mri/ and dicom_brain/; WEIGHTS is a ResNet-50 in safetensors
 # (torchvision's key names), or `hub` to download one. A stopped run continues with the same call.
 set -euo pipefail
 data=$1 weights=$2 out=$3

@@ -149,7 +149,7 @@ def score(
             patients are those that it never saw.
         model: A bundle folder.
         fold: The fold that the model was tested on.
-        methods: More methods, which need PyTorch and a bundle with weights: gradcam++, hirescam, layercam, eigencam,
+        methods: More methods, which need PyTorch (extras train and explain): gradcam++, hirescam, layercam, eigencam,
             fusion, occlusion, integrated-gradients, smoothgrad, scorecam (slow), and untrained (Grad-CAM of random
             weights).
         every: Faithfulness, noise and mirror are measured on each n-th slice; 0 for not at all.

@@ -287,11 +287,11 @@ def _values(dataset: Any, stored: NDArray[Any], number: int, window: bool) -> Fl
 def _padding(dataset: Any, stored: NDArray[Any]) -> NDArray[np.bool_]:
     """Which stored values only fill the frame, as PixelPaddingValue and its range limit say."""
     first = dataset.get("PixelPaddingValue")
-    if first is None or stored.dtype.kind not in "iu":
-        return np.zeros(stored.shape, dtype=bool)
     last = dataset.get("PixelPaddingRangeLimit")
+    if not isinstance(first, int) or stored.dtype.kind not in "iu":  # a damaged tag pads nothing
+        return np.zeros(stored.shape, dtype=bool)
     # Written without its sign, a value is that of the same bits.
-    bits = np.asarray([int(first), int(first if last is None else last)]).astype(stored.dtype)
+    bits = np.asarray([first, last if isinstance(last, int) else first]).astype(stored.dtype)
     return np.asarray((stored >= bits.min()) & (stored <= bits.max()))
 
 

@@ -16,20 +16,23 @@ import torch
 from tests.conftest import TINY, draw_head
 from tumorlens.cli import main
 from tumorlens.config import TrainSettings
+from tumorlens.data.dataset import load_dataset
 from tumorlens.data.index import index_folder
-from tumorlens.data.manifest import write_manifest
+from tumorlens.data.manifest import read_manifest, write_manifest
 from tumorlens.data.predictions import read_predictions
 from tumorlens.data.splits import split_shares
 from tumorlens.experiment import run_experiment
 from tumorlens.explain.scores import rank_likeness
 from tumorlens.model.bundle import load_card, write_card
-from tumorlens.model.region import middle_maps, mixed, strength
+from tumorlens.model.region import RegionHead, middle_maps, mixed, strength
 from tumorlens.pipeline import Explained
 from tumorlens.records import CLASSES, Slice
 from tumorlens.runtime.export import export_bundle, load_network, load_region
 from tumorlens.runtime.predictor import Predictor
 from tumorlens.train.recipe import Order, Reporter
-from tumorlens.train.region import contradiction, fit_mix, region_loss
+from tumorlens.train.region import contradiction, fit_mix, fit_region, region_loss
+from tumorlens.train.region_checkpoint import RegionCheckpoint
+from tumorlens.train.tasks import Computer
 
 
 @pytest.fixture(scope="module")
@@ -245,3 +248,33 @@ def test_a_run_without_masks_says_so(tiny_run: Path, tmp_path: Path, capsys: pyt
     run = shutil.copytree(tiny_run, tmp_path / "run")
     assert main(["region", str(run)]) == 1
     assert "0 training and 0 validation slices have a mask" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stop", [3, 5, 10])
+def test_a_stopped_training_of_the_head_ends_like_one_that_was_not(
+    stop: int, masked_manifest: Path, taught: Path, tiny_settings: TrainSettings, tmp_path: Path
+) -> None:
+    rows, root = read_manifest(masked_manifest), masked_manifest.parent
+    train = load_dataset(rows, root, tiny_settings.preprocess, masks=("train",)).side("train")
+    computer = Computer(
+        load_network(taught / "bundle", load_card(taught / "bundle")), torch.device("cpu"), torch.float32
+    )
+
+    def fit(steps: list[int], kept: RegionCheckpoint | None = None) -> RegionHead:
+        return fit_region(computer, train, tiny_settings, lambda done, total: steps.append(done), 2, kept)
+
+    whole: list[int] = []
+    first: list[int] = []
+    rest: list[int] = []
+    other: list[int] = []
+    expected = fit(whole)
+    assert len(whole) == 10
+    path = tmp_path / "part.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        fit(first, RegionCheckpoint(path, "me", lambda: len(first) == stop))
+    head = fit(rest, RegionCheckpoint(path, "me"))
+    assert first + rest == whole
+    assert all(torch.equal(values, head.state_dict()[name]) for name, values in expected.state_dict().items())
+    fit(other, RegionCheckpoint(path, "another"))
+    assert other == whole
+    assert not (taught / "region_part.safetensors").exists()

@@ -20,15 +20,18 @@ from tumorlens.train.device import autocast, choose_device, choose_precision
 from tumorlens.train.finish import calibrated, labelled
 from tumorlens.train.recipe import Reporter
 from tumorlens.train.region import answers, contradiction, fit_mix, fit_region, mix
+from tumorlens.train.region_checkpoint import RegionCheckpoint
 from tumorlens.train.tasks import EVAL_BATCH, Computer
 
+PART = "region_part.safetensors"
 THRESHOLDS = tuple(round(0.1 + 0.05 * n, 2) for n in range(17))
 
 
 def teach_region(run: Path, reporter: Reporter) -> Region:
     """Fit the region head on a run's training slices, its threshold and its say on the validation side.
 
-    Predictions, temperature and label sets are those of the new model afterwards; its bundle waits to be exported.
+    Predictions, temperature and label sets are those of the new model afterwards; its bundle waits to be exported. The
+    same call goes on with one that was stopped.
 
     Args:
         run: a run folder whose images and masks are still there.
@@ -37,6 +40,7 @@ def teach_region(run: Path, reporter: Reporter) -> Region:
     Raises:
         RunError: no such run, or none of its training or validation slices has a mask.
         BundleError: its bundle has neither weights nor a graph.
+        KeyboardInterrupt: `reporter.should_stop` said so; what was learned is kept.
     """
     bundle = run / "bundle"
     card = load_card(bundle)
@@ -53,10 +57,18 @@ def teach_region(run: Path, reporter: Reporter) -> Region:
     )
     device = choose_device(settings.device)
     computer = Computer(load_network(bundle, card).to(device), device, choose_precision(settings.precision, device))
-    head = fit_region(computer, data.side("train"), settings, lambda done, n: reporter.progress("region", done, n))
-    logits, strengths, peaks = answers(
-        computer, head, data, lambda done, n: reporter.progress("predicting every image", done, n)
+    owner = f"{card.created}; {settings.model_dump_json(exclude={'device', 'precision'})}"
+    kept = RegionCheckpoint(run / PART, owner, reporter.should_stop)
+    head = fit_region(
+        computer, data.side("train"), settings, lambda done, n: reporter.progress("region", done, n), kept=kept
     )
+
+    def on_answers(done: int, total: int) -> None:
+        reporter.progress("predicting every image", done, total)
+        if reporter.should_stop():
+            raise KeyboardInterrupt  # the head is learned and kept
+
+    logits, strengths, peaks = answers(computer, head, data, on_answers)
     val, labels = np.array([item.split == "val" for item in samples]), data.labels.numpy()
     weight, bias = fit_mix(logits[val], strengths[val], labels[val])
     said = mix(logits, strengths, weight, bias)
@@ -71,6 +83,7 @@ def teach_region(run: Path, reporter: Reporter) -> Region:
     save_file({key: value.cpu() for key, value in head.state_dict().items()}, bundle / REGION)
     write_predictions(labelled(samples, shares, sets), run / PREDICTIONS, CLASSES)
     write_card(bundle, card.model_copy(update={"region": region, "temperature": temperature, "label_sets": sets}))
+    kept.clear()
     reporter.message(f"region: weight {weight:.3f}, bias {bias:.3f}, threshold {region.threshold:.2f}")
     return region
 

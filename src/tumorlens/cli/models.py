@@ -185,7 +185,8 @@ def refusal(run: Positional[Path], /, others: Path, brains: Path | None = None) 
 def region(run: Positional[Path], /) -> int:
     """Teach a trained model where tumours lie, from masks: evidence regions, and a second look at `no_tumor`.
 
-    The network stays as it is; its bundle is exported, reviewed and evaluated again.
+    The network stays as it is; its bundle is exported, reviewed and evaluated again. The same command goes on with one
+    that was stopped.
 
     Args:
         run: A run folder made by train, whose pictures and masks are still there.

@@ -1,5 +1,7 @@
 """Fitting the region head: masks say which cells show tumour, healthy slices that none does; the network stays."""
 
+import time
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -15,11 +17,13 @@ from tumorlens.model.region import RegionHead, middle_maps, mixed, strength
 from tumorlens.train import augment
 from tumorlens.train.attention import cover_of, mean_over
 from tumorlens.train.device import autocast
+from tumorlens.train.region_checkpoint import RegionCheckpoint
 from tumorlens.train.sampling import epoch_batches
 from tumorlens.train.seeds import mix_seed
 from tumorlens.train.tasks import EVAL_BATCH, NONE, Computer
 
 EPOCHS = 5
+SAVE_SECONDS = 300.0  # at most this much is lost when a run is killed
 _RATE = 2e-3
 _DECAY = 1e-3
 _BCE = 10.0  # a cell's cross-entropy is small beside the Dice loss of the few that are tumour
@@ -33,6 +37,7 @@ def fit_region(
     settings: TrainSettings,
     progress: Progress = lambda done, total: None,
     epochs: int = EPOCHS,
+    kept: RegionCheckpoint | None = None,
 ) -> RegionHead:
     """Fit a region head on augmented training slices, those with a mask and those without a tumour.
 
@@ -42,6 +47,10 @@ def fit_region(
         settings: of the run: augmentation, batch size, draws and seed.
         progress: called with (steps done, steps in all).
         epochs: passes over the slices.
+        kept: where an earlier call's steps are, to go on from; every few minutes and at the end it gets those of this.
+
+    Raises:
+        KeyboardInterrupt: `kept.should_stop` said so; what was learned is kept.
     """
     assert train.masks is not None
     computer.network.eval()
@@ -51,23 +60,49 @@ def fit_region(
     steps = max(len(train) // settings.batch_size, 1)
     optimizer = torch.optim.AdamW(head.parameters(), lr=_RATE, weight_decay=_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=epochs * steps)
-    for epoch in range(epochs):
-        for step, index in enumerate(epoch_batches(train, settings, mix_seed(settings.seed, 8, epoch))[:steps]):
-            seed = mix_seed(settings.seed, 9, epoch, step)
-            plan = augment.draw(len(index), settings.augment, torch.Generator().manual_seed(seed))
-            size = train.images.shape[-1]
-            images = augment.apply(computer.pictures(train.images, index), plan, size)
-            masks = augment.move(computer.pictures(train.masks, index), plan, size)
-            with torch.no_grad(), autocast(computer.device, computer.precision):
-                fine, coarse = middle_maps(computer.network, images)
-            labels = train.labels[index].to(computer.device)
-            loss = region_loss(head(fine.float(), coarse.float()), masks, labels)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+    begun = kept.load(head, optimizer) if kept else 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the optimizer's steps were made by an earlier call
+        for _ in range(begun):
             schedule.step()
-            progress(epoch * steps + step + 1, epochs * steps)
+    order: list[torch.Tensor] = []
+    saved = time.monotonic()
+    for done in range(begun, epochs * steps):
+        epoch, step = divmod(done, steps)
+        if not order or step == 0:
+            order = epoch_batches(train, settings, mix_seed(settings.seed, 8, epoch))
+        loss = _batch_loss(computer, head, train, order[step], settings, mix_seed(settings.seed, 9, epoch, step))
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        progress(done + 1, epochs * steps)
+        stop = kept is not None and kept.should_stop()
+        if kept and (stop or done + 1 == epochs * steps or time.monotonic() - saved > SAVE_SECONDS):
+            kept.save(head, optimizer, done + 1)
+            saved = time.monotonic()
+        if stop:
+            raise KeyboardInterrupt
     return head.eval()
+
+
+def _batch_loss(
+    computer: Computer,
+    head: RegionHead,
+    train: SliceDataset,
+    index: torch.Tensor,
+    settings: TrainSettings,
+    seed: int,
+) -> torch.Tensor:
+    """Loss of one batch, augmented from `seed` alone."""
+    assert train.masks is not None
+    plan = augment.draw(len(index), settings.augment, torch.Generator().manual_seed(seed))
+    size = train.images.shape[-1]
+    images = augment.apply(computer.pictures(train.images, index), plan, size)
+    masks = augment.move(computer.pictures(train.masks, index), plan, size)
+    with torch.no_grad(), autocast(computer.device, computer.precision):
+        fine, coarse = middle_maps(computer.network, images)
+    return region_loss(head(fine.float(), coarse.float()), masks, train.labels[index].to(computer.device))
 
 
 def region_loss(logits: torch.Tensor, masks: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

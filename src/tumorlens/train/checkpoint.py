@@ -14,6 +14,9 @@ from safetensors.torch import save_file
 from tumorlens.errors import CheckpointError
 
 SCHEMA_VERSION = 1
+SAVE_SECONDS = 300.0  # at most this much is lost when a run is killed
+#: What SGD and AdamW keep of each parameter, and its name in the file.
+_KEPT = {"momentum_buffer": "momentum", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq", "step": "step"}
 
 
 @dataclass
@@ -37,12 +40,12 @@ def save_checkpoint(
     owner: str,
     beside: Mapping[str, torch.nn.Module] = MappingProxyType({}),
 ) -> None:
-    """Write weights, momentum and progress, whole or not at all.
+    """Write weights, what the optimizer keeps of each, and progress, whole or not at all.
 
     Args:
         path: the file to write or replace.
         network: its state dict is written.
-        optimizer: an SGD optimizer whose momentum is written, or None for weights alone.
+        optimizer: SGD or AdamW, whose momentum is written, or None for weights alone.
         progress: where training stands.
         owner: what the checkpoint belongs to (classes and settings); checked when it is read back.
         beside: other modules to keep, by name.
@@ -53,9 +56,9 @@ def save_checkpoint(
     tensors = {f"net.{key}": value.detach().contiguous().clone() for key, value in network.state_dict().items()}
     if optimizer is not None:
         for number, parameter in enumerate(_parameters(optimizer)):
-            momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
-            if momentum is not None:
-                tensors[f"momentum.{number}"] = momentum.detach().contiguous().clone()
+            for name, values in optimizer.state.get(parameter, {}).items():
+                if values is not None:
+                    tensors[f"{_KEPT[name]}.{number}"] = values.detach().contiguous().clone()
     for name, module in beside.items():
         tensors |= {f"{name}.{key}": value.contiguous().clone() for key, value in module.state_dict().items()}
     state = {"schema_version": SCHEMA_VERSION, "owner": owner, "progress": asdict(progress)}
@@ -105,13 +108,20 @@ def load_checkpoint(
     for name, module in beside.items():
         module.load_state_dict(_part(tensors, f"{name}."))
     if optimizer is not None:
-        for number, parameter in enumerate(_parameters(optimizer)):
-            momentum = tensors.get(f"momentum.{number}")
-            if momentum is not None:
-                # Laid out like its weights: the fused step goes through both as they lie in memory.
-                kept = torch.empty_like(parameter, memory_format=torch.preserve_format).copy_(momentum)
-                optimizer.state[parameter]["momentum_buffer"] = kept
+        _fill(optimizer, tensors)
     return Progress(**state["progress"])
+
+
+def _fill(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+    for number, parameter in enumerate(_parameters(optimizer)):
+        for name, kept_as in _KEPT.items():
+            values = tensors.get(f"{kept_as}.{number}")
+            if values is None:
+                continue
+            if values.shape == parameter.shape:
+                # Laid out like its weights: the fused step goes through both as they lie in memory.
+                values = torch.empty_like(parameter, memory_format=torch.preserve_format).copy_(values)
+            optimizer.state[parameter][name] = values
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

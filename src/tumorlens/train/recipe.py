@@ -18,7 +18,7 @@ from tumorlens.data.dataset import SliceDataset, load_dataset
 from tumorlens.data.manifest import check_files, read_manifest
 from tumorlens.data.predictions import write_predictions
 from tumorlens.data.split_record import verified_split
-from tumorlens.data.splits import VAL_SHARE, sides_of_fold
+from tumorlens.data.splits import FORMED, VAL_SHARE, sides_of_fold
 from tumorlens.errors import SplitError
 from tumorlens.model.blocks import BLOCKS_PER_LAYER
 from tumorlens.model.bundle import WEIGHTS, Card, write_card
@@ -27,7 +27,7 @@ from tumorlens.model.weights import is_graph, load_backbone, stride_layout, trai
 from tumorlens.records import CLASSES, Sample
 from tumorlens.train.accidents import said_clearly
 from tumorlens.train.blend import choose_blend, copied
-from tumorlens.train.checkpoint import Progress, load_checkpoint, save_checkpoint
+from tumorlens.train.checkpoint import SAVE_SECONDS, Progress, load_checkpoint, save_checkpoint
 from tumorlens.train.device import choose_device, choose_precision
 from tumorlens.train.finish import calibrated, data_summary, labelled
 from tumorlens.train.loop import Hooks, LoopSettings, run_loop
@@ -39,7 +39,6 @@ from tumorlens.train.seeds import mix_seed
 from tumorlens.train.tasks import EVAL_BATCH, Computer, FineTuneTask, HeadTask, restore_shares
 from tumorlens.train.tracking import Tracker
 
-SAVE_SECONDS = 300.0  # at most this much is lost when a run is killed
 STATISTICS_OF = 256  # slices
 HEAD = -1  # depth of the linear layers
 
@@ -220,7 +219,7 @@ def check_unseen(weights: Path, samples: Sequence[Sample]) -> None:
     seen: set[str] = set()
     for side, former in (("test", ("train", "val")), ("val", ("train",))):
         seen |= trained_patients(weights, former) & {item.patient_group for item in samples if item.split == side}
-    found = sorted(group for group in seen if not group.startswith(("similar:", "file:")))
+    found = sorted(group for group in seen if not group.startswith(FORMED))
     if found:
         raise SplitError(
             f"{weights}: that run learned from {len(found)} of the patients that are to be validated or tested now, "

@@ -16,6 +16,7 @@ from tumorlens.data.dataset import SliceDataset
 from tumorlens.model.region import RegionHead, middle_maps, mixed, strength
 from tumorlens.train import augment
 from tumorlens.train.attention import cover_of, mean_over
+from tumorlens.train.checkpoint import SAVE_SECONDS
 from tumorlens.train.device import autocast
 from tumorlens.train.region_checkpoint import RegionCheckpoint
 from tumorlens.train.sampling import epoch_batches
@@ -23,7 +24,6 @@ from tumorlens.train.seeds import mix_seed
 from tumorlens.train.tasks import EVAL_BATCH, NONE, Computer
 
 EPOCHS = 5
-SAVE_SECONDS = 300.0  # at most this much is lost when a run is killed
 _RATE = 2e-3
 _DECAY = 1e-3
 _BCE = 10.0  # a cell's cross-entropy is small beside the Dice loss of the few that are tumour

@@ -13,7 +13,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from tests.conftest import real_path
 from tumorlens.data.orientation import turn, turn_back
-from tumorlens.data.readers import check_size, dicom, read_slices
+from tumorlens.data.readers import check_size, dicom, dicom_header, dicom_place, read_slices
 from tumorlens.data.readers.entry import Entry, ReadOptions
 from tumorlens.errors import InputError
 from tumorlens.records import Slice
@@ -67,7 +67,7 @@ def test_slices_are_turned_upright(tmp_path: Path, plane: str, orientation: int)
 
 @pytest.mark.parametrize("cosines", [None, [0, 0, 0, 0, 0, 0], [1, 0, 0, 1, 0, 0], [float("nan")] * 6])
 def test_useless_cosines_turn_nothing(cosines: list[float] | None) -> None:
-    assert dicom._plane(cosines) == ("", 0)
+    assert dicom_place.lie(cosines) == ("", 0)
 
 
 def test_enhanced_frames_have_their_own_rescale(tmp_path: Path) -> None:
@@ -108,12 +108,12 @@ def test_patients_are_pseudonyms_and_a_salt_changes_them(tmp_path: Path) -> None
     dataset.PatientID = "Jane Doe 1970"
     dataset.save_as(tmp_path / "a.dcm")
     entry = Entry(str(tmp_path / "a.dcm"))
-    plain, salted = dicom.patient_of(entry), dicom.patient_of(entry, b"pepper")
+    plain, salted = dicom_header.patient_of(entry), dicom_header.patient_of(entry, b"pepper")
     assert "Jane" not in plain + salted
-    assert len({plain, salted, dicom.patient_of(entry, b"other")}) == 3
+    assert len({plain, salted, dicom_header.patient_of(entry, b"other")}) == 3
     dataset.PatientID = ""
     dataset.save_as(tmp_path / "b.dcm")
-    assert dicom.patient_of(Entry(str(tmp_path / "b.dcm"))).startswith("study-")
+    assert dicom_header.patient_of(Entry(str(tmp_path / "b.dcm"))).startswith("study-")
 
 
 def test_a_series_is_ordered_by_place(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_series_is_ordered_by_place(tmp_path: Path) -> None:
         entries.append(Entry(str(tmp_path / f"{name}.dcm")))
     (tmp_path / "notes.txt").write_text("no picture")
     entries.insert(1, Entry(str(tmp_path / "notes.txt")))
-    assert [entry.name for entry in dicom.in_order(entries)] == ["b.dcm", "notes.txt", "c.dcm", "a.dcm"]
+    assert [entry.name for entry in dicom_header.in_order(entries)] == ["b.dcm", "notes.txt", "c.dcm", "a.dcm"]
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(65, 64), (6000, 6000), (0, 64), (8, 8)])
@@ -286,7 +286,7 @@ def test_a_stream_larger_than_its_header_is_not_unpacked(name: str, mark: bytes,
 
 
 def test_a_deflated_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dicom, "_MAX_INFLATED", 1 << 20)
+    monkeypatch.setattr(dicom_header, "_MAX_INFLATED", 1 << 20)
     dataset = small()
     stored = dataset.pixel_array
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
@@ -297,8 +297,8 @@ def test_a_deflated_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.Mon
         read_back(dataset)
     dataset.save_as(tmp_path / "bomb.dcm")
     entry = Entry(str(tmp_path / "bomb.dcm"))
-    assert dicom.patient_of(entry) == ""
-    assert dicom.in_order([entry]) == [entry]
+    assert dicom_header.patient_of(entry) == ""
+    assert dicom_header.in_order([entry]) == [entry]
 
 
 def test_order_by_number_where_places_are_unknown_or_rubbish(tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ def test_order_by_number_where_places_are_unknown_or_rubbish(tmp_path: Path) -> 
         dataset.SeriesInstanceUID, dataset.InstanceNumber, dataset.ImagePositionPatient = series, number, place
         dataset.save_as(tmp_path / f"{name}.dcm")
         entries.append(Entry(str(tmp_path / f"{name}.dcm")))
-    assert [entry.name for entry in dicom.in_order(entries)] == ["b.dcm", "a.dcm", "d.dcm", "c.dcm"]
+    assert [entry.name for entry in dicom_header.in_order(entries)] == ["b.dcm", "a.dcm", "d.dcm", "c.dcm"]
 
 
 @pytest.mark.parametrize("name", ["JPEG-lossy.dcm", "SC_rgb_jpeg_gdcm.dcm"])

@@ -13,7 +13,7 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 
 from tests.conftest import real_path
-from tumorlens.data.readers import Entry, ReadOptions, Refused, dicom, find_inputs, nifti, read_slices
+from tumorlens.data.readers import Entry, ReadOptions, Refused, dicom_header, find_inputs, nifti, read_slices
 from tumorlens.errors import InputError
 
 ROUNDS = 60
@@ -108,8 +108,8 @@ def also_read(path: Path) -> None:
     """What else is read of a file: whose it is, and its values as a mask."""
     entry = Entry(str(path))
     if path.suffix == ".dcm":
-        assert isinstance(dicom.patient_of(entry, b"salt"), str)
-        assert dicom.in_order([entry, entry]) == [entry, entry]
+        assert isinstance(dicom_header.patient_of(entry, b"salt"), str)
+        assert dicom_header.in_order([entry, entry]) == [entry, entry]
     if ".nii" in path.name:
         assert all(mask.dtype == bool for mask in nifti.read_mask(entry, ReadOptions()))
 

@@ -18,6 +18,7 @@ from tumorlens.data.readers import (
     Refused,
     check_size,
     dicom,
+    dicom_header,
     entries_in,
     matlab,
     nifti,
@@ -237,8 +238,8 @@ def _samples(item: Found, base: Path, source: str, salt: bytes) -> tuple[list[Sa
         item = _from_case(item, matlab.read_case(entry, check_size))
     elif not item.label:
         raise InputError(f"{entry.name}: no MATLAB 7.3 file, so nothing tells its class. Put it into a class folder")
-    scanned = dicom.is_dicom(entry) or entry.suffix in dicom.SUFFIXES
-    patient = item.patient_id or (dicom.patient_of(entry, salt) if scanned else "")
+    scanned = dicom_header.is_dicom(entry) or entry.suffix in dicom.SUFFIXES
+    patient = item.patient_id or (dicom_header.patient_of(entry, salt) if scanned else "")
     group = item.patient_group or patient
     row = Sample(
         path=_relative(item.entry.address, base),

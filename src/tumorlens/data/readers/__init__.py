@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tumorlens.data.orientation import turn, turn_back
-from tumorlens.data.readers import archive, dicom, matlab, nifti, picture
+from tumorlens.data.readers import archive, dicom, dicom_header, matlab, nifti, picture
 from tumorlens.data.readers.archive import Member, Refused, natural
 from tumorlens.data.readers.entry import SEPARATOR, Entry, Plane, ReadOptions
 from tumorlens.errors import InputError
@@ -176,7 +176,7 @@ def forget() -> None:
 
 def header_facts(entry: Entry) -> dict[str, str]:
     """What a DICOM header says of the scan and nothing of the patient; empty for other files."""
-    return dicom.facts(entry) if dicom.is_dicom(entry) else {}
+    return dicom_header.facts(entry) if dicom_header.is_dicom(entry) else {}
 
 
 def entries_in(path: Path) -> Iterator[Entry | Refused]:
@@ -227,7 +227,7 @@ def images_below(folder: Path) -> list[Path | Refused]:
 
 
 def _ordered(found: Sequence[Entry | Refused]) -> list[Entry | Refused]:
-    ordered = iter(dicom.in_order([item for item in found if isinstance(item, Entry)]))
+    ordered = iter(dicom_header.in_order([item for item in found if isinstance(item, Entry)]))
     return [next(ordered) if isinstance(item, Entry) else item for item in found]
 
 
@@ -257,7 +257,7 @@ def _loaded(path: Path | Entry) -> Entry:
 
 def _reader(entry: Entry) -> ModuleType:
     """The module that reads this content; where the content says nothing, the name does."""
-    if dicom.is_dicom(entry):
+    if dicom_header.is_dicom(entry):
         return dicom
     if matlab.is_hdf5(entry) or matlab.is_version_5(entry):
         return matlab
@@ -283,7 +283,7 @@ def _is_wanted(entry: Entry) -> bool:
 
 
 def _is_known(entry: Entry) -> bool:
-    return entry.name.lower().endswith((*SUFFIXES, *ARCHIVES)) or dicom.is_dicom(entry)
+    return entry.name.lower().endswith((*SUFFIXES, *ARCHIVES)) or dicom_header.is_dicom(entry)
 
 
 def _row_options(sample: Sample) -> ReadOptions:

@@ -32,8 +32,9 @@ PACKAGES = {
 }
 
 
-def torch_peer(library: str) -> Answer:
-    """What a user of PyTorch writes: one picture at a time, forward, backward, map, overlay by a colour map."""
+def torch_peer(library: str, precision: str) -> Answer:
+    """What a user of PyTorch writes: one picture at a time, forward, backward, map, overlay by a colour map; in
+    bfloat16, where that is asked, by autocast."""
     import torch
     from torch.nn.functional import interpolate
 
@@ -54,15 +55,17 @@ def torch_peer(library: str) -> Answer:
     def answer(path: Path, out: Path) -> int:
         picture, square = _read(path)
         image = torch.from_numpy(square)[None, None]
-        if library == "torchcam":
-            scores = network(image)
-            chosen = int(scores.argmax())
-            small = extractor(chosen, scores)[0][None]
-        else:
-            with torch.no_grad():
-                chosen = int(network(image).argmax())
-            small = extractor.attribute(image, target=chosen, relu_attributions=True).detach()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            if library == "torchcam":
+                scores = network(image)
+                chosen = int(scores.argmax())
+                small = extractor(chosen, scores)[0][None]
+            else:
+                with torch.no_grad():
+                    chosen = int(network(image).argmax())
+                small = extractor.attribute(image, target=chosen, relu_attributions=True).detach()
         size = (picture.height, picture.width)
+        small = small.float()
         values = interpolate(small.reshape(1, 1, *small.shape[-2:]), size, mode="bilinear")[0, 0].numpy()
         _write(f"{out}/{path.stem}", picture, values)
         return chosen
@@ -164,7 +167,7 @@ def find_peer(peer: str) -> Answer:
     """The peer of that name, loaded."""
     kind, _, library = peer.partition(" ")
     if kind == "PyTorch":
-        return torch_peer(library.removeprefix("+ "))
+        return torch_peer(*library.removeprefix("+ ").partition(" ")[::2])
     if kind == "tumorlens":
         return own_peer(library)
     return {"Keras": keras_peer, "detect-tumor": detect_tumor_peer}[peer]()
@@ -219,7 +222,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.size:
         name = "tumorlens" if given.peer.startswith("tumorlens") else given.peer
-        print(json.dumps(install_size(PACKAGES[name])))
+        print(json.dumps(install_size(PACKAGES[name.removesuffix(" bf16")])))
     elif given.prepare:
         write_weights(given.out / "weights.pt")
     elif given.peer == "import torch":

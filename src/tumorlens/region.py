@@ -82,7 +82,8 @@ def teach_region(run: Path, reporter: Reporter) -> Region:
     temperature, sets, shares = calibrated(said, data)
     save_file({key: value.cpu() for key, value in head.state_dict().items()}, bundle / REGION)
     write_predictions(labelled(samples, shares, sets), run / PREDICTIONS, CLASSES)
-    write_card(bundle, card.model_copy(update={"region": region, "temperature": temperature, "label_sets": sets}))
+    fitted = {"region": region, "temperature": temperature, "temperature_factor": 1.0, "label_sets": sets}
+    write_card(bundle, card.model_copy(update=fitted))
     kept.clear()
     reporter.message(f"region: weight {weight:.3f}, bias {bias:.3f}, threshold {region.threshold:.2f}")
     return region

@@ -1,14 +1,17 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.evaluate.made_runs import make_predictions
+from tests.evaluate.made_runs import make_predictions, write_run
 from tests.evaluate.test_calibration import said_as_it_is
 from tumorlens.cli import main
+from tumorlens.data.predictions import read_predictions, write_predictions
 from tumorlens.errors import RunError
+from tumorlens.evaluate.answers import FLOOR
 from tumorlens.evaluate.recalibrate import AS_TRAINED, CORRECTED, TEMPERATURE, VECTOR, recalibrate, recalibrated
 from tumorlens.evaluate.run_folder import Run
 from tumorlens.model.bundle import load_card
@@ -55,6 +58,29 @@ def test_own_temperatures_are_corrected_where_they_differ() -> None:
     assert found.figures[CORRECTED]["log_loss"].value < found.figures[AS_TRAINED]["log_loss"].value
 
 
+def test_a_bundle_is_corrected_once(tiny_run: Path, tmp_path: Path) -> None:
+    """Who calibrates again, say after another fold, corrects the bundle's own temperature, not the corrected one."""
+    for number, (run, scale) in enumerate(zip(folds(1.5), (0.5, 1.0, 3.0), strict=True)):
+        folder = write_run(tmp_path / "cv" / f"fold{number}", list(run.tested), fold=str(number))
+        (folder / "bundle").mkdir()
+        (folder / "bundle" / "model.json").write_text(json.dumps({"temperature": scale}))
+    own = Path(shutil.copytree(tiny_run, tmp_path / "own"))
+    items = [replace(item, split="val") for item in read_predictions(own / "predictions.csv") if item.split == "val"]
+    write_predictions(items, own / "predictions.csv", CLASSES)
+    before = load_card(own / "bundle")
+    found = []
+    for _ in range(2):
+        assert main(["calibrate", str(tmp_path / "cv"), "--bundle", str(own / "bundle")]) == 0
+        found.append((load_card(own / "bundle"), read_predictions(own / "predictions.csv")))
+    (once, said), (twice, again) = found
+    assert once.temperature_factor == pytest.approx(1.5, rel=0.1)
+    assert once.temperature == pytest.approx(before.temperature * once.temperature_factor)
+    assert twice.temperature == pytest.approx(once.temperature) and twice.own_temperature == before.own_temperature
+    first, softer, same = (np.log([np.clip(p.probabilities, FLOOR, 1) for p in part]) for part in (items, said, again))
+    assert softer.min(axis=1).mean() > first.min(axis=1).mean()
+    np.testing.assert_allclose(same, softer, atol=1e-6)
+
+
 def test_label_sets_across_folds_keep_their_promise() -> None:
     found = recalibrate(folds(1.0), 0.9, rounds=50)
     assert found.sets is not None
@@ -71,10 +97,6 @@ def test_one_fold_or_no_temperature_is_not_enough() -> None:
 
 
 def test_the_command_puts_it_into_a_bundle(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import shutil
-
-    from tests.evaluate.made_runs import write_run
-
     for fold, which in (("0", slice(0, 4)), ("1", slice(4, None))):
         run = write_run(tmp_path / "cv" / f"fold{fold}", make_predictions(which=which), fold=fold)
         (run / "bundle").mkdir()

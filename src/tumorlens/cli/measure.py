@@ -86,8 +86,10 @@ def calibrate(run: Positional[Path], /, bundle: Path | None = None, coverage: fl
     save_recalibration(found, run / "calibration.json")
     written = [str(run / "calibration.json")]
     if bundle and card:
+        temperature = found.applied(card.own_temperature)
         kept = {
-            "temperature": found.applied(card.temperature),
+            "temperature": temperature,
+            "temperature_factor": temperature / card.own_temperature,
             "label_sets": found.label_sets,
             "metrics": card.metrics | {"by_confidence": by_confidence(found.across)},
         }

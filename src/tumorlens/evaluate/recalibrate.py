@@ -154,8 +154,8 @@ def recalibrated(run: Run, found: Recalibration, coverage: float) -> list[Predic
     thresholds = found.label_sets.at(coverage)
     answered = [item for item in run.predictions if item.probabilities]
     log_shares = np.log(np.clip([item.probabilities for item in answered], FLOOR, None))
-    own = known_temperature(run)
-    factor = own / found.applied(own)
+    now = known_temperature(run)
+    factor = now / found.applied(now / run.temperature_factor)
     shares = iter(softmax(log_shares * factor, axis=1).tolist())
     renewed = []
     for item in run.predictions:

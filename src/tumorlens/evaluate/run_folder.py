@@ -23,7 +23,8 @@ class Run:
     `history` has a row an epoch, empty where there is none. `assignment` is the hash of the split, empty where unknown;
     `leaky` says that it was made by slice. `fold` names the fold that was tested, empty where there are none.
     `provenance` is what its config says of its making, as name and value, `settings` how it was trained.
-    `temperature` is what its bundle softens logits by, None where there is none.
+    `temperature` is what its bundle softens logits by, None where there is none, and `temperature_factor` the part of
+    it that a cross-validation added.
     """
 
     folder: Path
@@ -35,6 +36,7 @@ class Run:
     provenance: tuple[tuple[str, str], ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     temperature: float | None = None
+    temperature_factor: float = 1.0
 
     @property
     def tested(self) -> list[Prediction]:
@@ -66,6 +68,7 @@ def read_run(folder: Path) -> Run:
         provenance=tuple(_provenance(config, card)),
         settings=config.get("settings") or {},
         temperature=card.get("temperature"),
+        temperature_factor=card.get("temperature_factor", 1.0),
     )
 
 
@@ -163,7 +166,11 @@ def _read_card(path: Path) -> dict[str, Any]:
         return {}
     try:
         card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return {**card, "temperature": float(card["temperature"])}
+        return {
+            **card,
+            "temperature": float(card["temperature"]),
+            "temperature_factor": float(card.get("temperature_factor", 1.0)),
+        }
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: damaged, or no model card ({error}). Restore it, or move it away") from error
 

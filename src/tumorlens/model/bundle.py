@@ -27,9 +27,10 @@ GATE = "refusal.safetensors"
 REGION = "region.safetensors"
 REGION_MAP = "region"  # the graph's output that says where a tumour may lie
 STRANGENESS = "strangeness"  # the graph's output that tells brain MRI from other pictures
-SCHEMA_VERSION = 5
-# 1 knew no architecture but the plain one, 2 no label sets and refusals, 3 no regions, 4 no 8-bit graph.
-_READABLE = (1, 2, 3, 4, 5)
+SCHEMA_VERSION = 6
+# 1 knew no architecture but the plain one, 2 no label sets and refusals, 3 no regions, 4 no 8-bit graph, 5 no
+# temperature_factor.
+_READABLE = (1, 2, 3, 4, 5, 6)
 
 
 class Refusal(BaseModel):
@@ -76,7 +77,8 @@ class Agreement(BaseModel):
 class Card(BaseModel):
     """`model.json`: what the model is, how to feed it, what it was trained on and how well it did.
 
-    `least_confidence` is the confidence below which an answer counts as too uncertain.
+    `least_confidence` is the confidence below which an answer counts as too uncertain; `temperature_factor` is what a
+    cross-validation corrected the run's own temperature by, and is in `temperature` already.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,6 +92,7 @@ class Card(BaseModel):
     network: Architecture = Architecture()
     explained_block: str = LAST_BLOCK[0]
     temperature: float = Field(default=1.0, gt=0.0)
+    temperature_factor: float = Field(default=1.0, gt=0.0)
     label_sets: LabelSets | None = None
     refusal: Refusal | None = None
     region: Region | None = None
@@ -101,6 +104,11 @@ class Card(BaseModel):
     licence: str = ""
     intended_use: str = DISCLAIMER
     files: dict[str, str] = {}
+
+    @property
+    def own_temperature(self) -> float:
+        """The temperature that the run's own validation patients gave."""
+        return self.temperature / self.temperature_factor
 
 
 def write_card(folder: Path, card: Card) -> Card:

@@ -1,9 +1,9 @@
 """What fewer bits change: a bundle's answers for tested slices in each precision, beside float32's and paired.
 
-    python benchmarks/precision.py BUNDLE MANIFEST [--fold 0]
+    python benchmarks/precision.py BUNDLE MANIFEST [--fold 0] [--side test]
 
-BUNDLE has been quantised (`tumorlens quantise`). Tested slices were seen neither in training nor for the quantisation.
-bfloat16 is measured where the processor computes in it.
+Eight bits are measured of a bundle that was quantised (`tumorlens quantise`), bfloat16 where the processor computes in
+it. Tested slices were seen neither in training nor for the quantisation.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from tumorlens.evaluate.answers import collect
 from tumorlens.evaluate.calibration import calibration_slope, even_edges, expected_calibration_error
 from tumorlens.evaluate.folds import headline
 from tumorlens.evaluate.pairs import compare_pair
+from tumorlens.model.bundle import load_card
 from tumorlens.no_telemetry import load_openvino
 from tumorlens.pipeline import Explained
 from tumorlens.records import Prediction, Sample, Slice
@@ -54,15 +55,17 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--fold", default="0")
+    parser.add_argument("--side", choices=("val", "test"), default="test")
     given = parser.parse_args()
     samples = sides_of_fold(read_manifest(given.manifest), given.fold, VAL_SHARE, seed=0)
-    tested = [item for item in samples if item.split == "test"]
+    tested = [item for item in samples if item.split == given.side]
     pictures = [read_slice(given.manifest.parent, item) for item in tested]
-    names = precisions()
+    names = precisions(given.bundle)
     found = {name: answer(given.bundle, name, tested, pictures) for name in names}
     answers = {name: collect(rows) for name, (rows, _, _) in found.items()}
     pairs = {name: compare_pair(answers["fp32"], answers[name]) for name in names[1:]}
-    print(f"{len(tested)} tested slices of {len({item.patient_group for item in tested})} groups, fold {given.fold}")
+    groups = {item.patient_group for item in tested}
+    print(f"{len(tested)} slices of {len(groups)} groups, side {given.side} of fold {given.fold}")
     print(f"| figure | {' | '.join(names)} | {' | '.join(f'{name} minus fp32, paired' for name in pairs)} |")
     print("|" + "---|" * (1 + len(names) + len(pairs)))
     tables = [headline(answers[name]) for name in names]
@@ -82,10 +85,15 @@ def main() -> None:
         agreement(name, found["fp32"], found[name])
 
 
-def precisions() -> list[Precision]:
-    """Those that this processor has, float32 first."""
+def precisions(bundle: Path) -> list[Precision]:
+    """Those that the bundle and this processor have, float32 first."""
     capabilities = load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return ["fp32", "int8", *(("bf16",) if "BF16" in capabilities else ())]
+    found: list[Precision] = ["fp32"]
+    if load_card(bundle).int8:
+        found.append("int8")
+    if "BF16" in capabilities:
+        found.append("bf16")
+    return found
 
 
 def agreement(name: str, exact: Found, other: Found) -> None:

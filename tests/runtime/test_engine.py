@@ -8,6 +8,7 @@ import pytest
 from tumorlens.errors import BundleError, TumorlensError
 from tumorlens.model.bundle import Agreement, Card, load_card
 from tumorlens.no_telemetry import load_openvino
+from tumorlens.runtime import engine
 from tumorlens.runtime.engine import _KEPT, CACHE_VARIABLE, cache_folder, load_engine
 
 
@@ -49,13 +50,18 @@ def test_a_precision_that_is_not_there_is_refused(bundle: Path, card: Card) -> N
         assert np.allclose(found, load_engine(bundle, card).run(images())["logits"], rtol=0.1, atol=0.1)
 
 
-def test_auto_takes_8_bits_only_where_they_agree(bundle: Path, card: Card) -> None:
+def test_auto_takes_8_bits_only_where_they_agree(bundle: Path, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_capabilities", lambda: ["FP32", "INT8"])
     assert load_engine(bundle, card, "auto").precision == "fp32"
     loose = Agreement(calibrated_on=300, checked_on=400, same=0.98, largest=0.2, correlation=0.9)
     assert load_engine(bundle, card.model_copy(update={"int8": loose}), "auto").precision == "fp32"
     close = loose.model_copy(update={"same": 0.995, "correlation": 0.995})
     with pytest.raises(BundleError, match=r"model_int8\.xml"):  # it would be taken, and is not there
         load_engine(bundle, card.model_copy(update={"int8": close}), "auto", name="openvino")
+    # Else 16 bits, where the processor has them.
+    monkeypatch.setattr(engine, "_capabilities", lambda: ["FP32", "INT8", "BF16"])
+    assert load_engine(bundle, card.model_copy(update={"int8": loose}), "auto", name="openvino").precision == "bf16"
+    assert load_engine(bundle, card, "auto", name="onnxruntime").precision == "fp32"
 
 
 def test_the_second_start_finds_the_compiled_graph(bundle: Path, card: Card, tmp_path: Path) -> None:

@@ -57,8 +57,8 @@ def predict(
         coverage: How often the truth is to be in the label set, in steps of 0.01.
         answer_all: Answer also what would be refused; its message still says why it would be.
         precision: fp32 gives the same answers on every processor; int8 is about twice as fast where the model has it,
-            and differs a little; bf16 needs a processor that has it; auto is int8 where its maps and answers are nearly
-            those of fp32, else fp32.
+            and differs a little; bf16 differs hardly, and needs a processor that has it; auto is int8 where its maps
+            and answers are nearly those of fp32, else bf16 where the processor has it, else fp32.
         engine: What computes: OpenVINO, or ONNX Runtime (with its CUDA build on a GPU) where there is no OpenVINO.
         resume: Go on with a table that an interrupted call began; with the same inputs and options.
         overwrite: Replace a table and maps that are there.

@@ -60,7 +60,8 @@ def load_engine(
         card: its card.
         precision: what is computed in. `fp32` gives the same answers on every processor. `bf16` needs a processor
             that has it; `int8` a bundle that was quantised; `auto` is int8 where the card says that it gives the same
-            class on 99 % of slices and maps correlated by 0.99, else fp32.
+            class on 99 % of slices and maps correlated by 0.99, else bf16 where the processor computes in it, which
+            agrees better than that (`docs/performance.md`), else fp32.
         many: set up for many pictures at once rather than for the quickest single answer.
         name: OpenVINO where it is installed, else ONNX Runtime; or one of them.
         cache: a folder for the compiled graph, which makes the next start quicker; None for none.
@@ -73,8 +74,7 @@ def load_engine(
     if not find_spec(chosen):
         raise TumorlensError(f"engine {chosen} is not installed. `pip install {chosen}`, or leave out --engine")
     if precision == "auto":
-        agree = card.int8 and card.int8.same >= SAME and card.int8.correlation >= CORRELATION
-        precision = "int8" if agree and chosen == "openvino" else "fp32"
+        precision = _quickest(card) if chosen == "openvino" else "fp32"
     if precision == "int8" and card.int8 is None:
         raise BundleError(
             f"{folder}: has no 8-bit graph. Take --precision fp32, or make one: `tumorlens quantise {folder} MANIFEST`"
@@ -84,10 +84,22 @@ def load_engine(
     return _OpenVino(folder / (INT8[0] if precision == "int8" else ONNX), precision, many, cache)
 
 
+def _quickest(card: Card) -> Precision:
+    """Of the precisions whose answers and maps agree with those of float32, the quickest that this processor has."""
+    if card.int8 and card.int8.same >= SAME and card.int8.correlation >= CORRELATION:
+        return "int8"
+    return "bf16" if "BF16" in _capabilities() else "fp32"
+
+
+def _capabilities() -> list[str]:
+    found: list[str] = load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return found
+
+
 class _OpenVino:
     def __init__(self, graph: Path, precision: str, many: bool, cache: Path | None) -> None:
+        _check_precision(precision, _capabilities())
         core = load_openvino().Core()
-        _check_precision(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         side_by_side = many and (os.cpu_count() or 1) > _FEW_CORES
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",

@@ -9,17 +9,17 @@ the cross-validation's answers for tested patients, and the run's own for its va
 
 import shutil
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 from tumorlens.data.predictions import read_predictions
 from tumorlens.evaluate.evaluation import evaluate_run
 from tumorlens.evaluate.model_card import PAGE, write_model_card
 from tumorlens.evaluate.results import card_metrics
+from tumorlens.evaluate.run_folder import read_folds
 from tumorlens.model.bundle import INT8, ONNX, Card, load_card, write_card
 
 REFERENCE = Path(__file__).parent.parent / "src" / "tumorlens" / "reference"
-NAME = "tumorlens-reference-4"
+NAME = "tumorlens-reference-4.1"
 #: Without tuning: no class is more probable than all others together.
 LEAST_CONFIDENCE = 0.5
 LICENCE = "Non-commercial use only (LICENSE beside the model)"
@@ -51,18 +51,24 @@ def main(run: Path, crossval: Path, licence: Path) -> None:
         {item.patient_group for item in unseen if item.patient_group.split(":")[0] in ("figshare", "tcga_lgg")}
     )
     (REFERENCE / "UNSEEN_PATIENTS.txt").write_text("\n".join(groups) + "\n", encoding="utf-8")
-    today = datetime.now(UTC).date().isoformat()
     notice = (
         f"NOTICE. model.onnx and its 8-bit form are derivatives of {WEIGHTS.replace('`', '')}, {ORIGINAL}.\n"
         f"It was changed: decompressed, batch norms split again, and fine-tuned on brain MRI slices by the tumorlens "
-        f"authors; date of the change: {today}.\nThe Work is available under the licence below, which applies to the "
+        f"authors; date of the change: {card.created[:10]}.\nThe Work is available under the licence below, which applies to the "
         "derivative as well: no commercial use. Data sets and their licences are named in MODEL_CARD.md.\n"
         "The tumorlens code is not affected; it is under the MIT licence of the repository.\n\n"
     )
     (REFERENCE / "LICENSE").write_text(notice + licence.read_text(encoding="utf-8"), encoding="utf-8")
     template = (Path(__file__).parent / "MODEL_CARD.md.jinja").read_text(encoding="utf-8")
     write_model_card(
-        evaluation, card, REFERENCE / PAGE, template, own=evaluate_run(run), weights=WEIGHTS, original=ORIGINAL
+        evaluation,
+        card,
+        REFERENCE / PAGE,
+        template,
+        own=evaluate_run(run),
+        folds=len(read_folds(crossval)),
+        weights=WEIGHTS,
+        original=ORIGINAL,
     )
 
 

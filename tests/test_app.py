@@ -12,16 +12,19 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from tests.conftest import ROOT, real_path
+from tumorlens.app import study, words
 from tumorlens.app.learn import simulate
-from tumorlens.app.parts import MODELS_VARIABLE, models, read_uploads
+from tumorlens.app.parts import MODELS_VARIABLE, model_key, models, read_uploads
 from tumorlens.app.results import RUNS_VARIABLE, find_runs
-from tumorlens.app.view import own_kind
-from tumorlens.data.readers import Entry, header_facts
+from tumorlens.app.study import Study
+from tumorlens.app.view import _verdict, own_kind
+from tumorlens.data.readers import Entry, header_facts, read_slices
 from tumorlens.evaluate.evaluation import evaluate_run
 from tumorlens.evaluate.mistakes import PICTURES, picture_name
 from tumorlens.examples import EXAMPLES
 from tumorlens.pipeline import REFERENCE
-from tumorlens.records import CLASS_TITLES, CLASSES, Prediction
+from tumorlens.records import CLASS_TITLES, CLASSES, Prediction, Slice
+from tumorlens.runtime.predictor import Predictor
 
 
 @pytest.fixture
@@ -97,7 +100,7 @@ def test_uploads_are_read_by_content_under_their_own_name() -> None:
     picture = np.arange(40 * 50, dtype=np.uint16).reshape(40, 50)
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG")
-    slices, problems = read_uploads(
+    slices, problems, _ = read_uploads(
         [("../../etc/passwd.png", buffer.getvalue()), ("holiday.png", b"words, only words"), ("nothing.png", b"")]
     )
     assert [(item.source, item.pixels.shape) for item in slices] == [("../../etc/passwd.png", (40, 50))]
@@ -111,7 +114,7 @@ def test_an_archive_is_opened_in_memory_and_a_bad_member_costs_only_itself() -> 
         archive.writestr("a/10.png", png(np.eye(40, dtype=np.uint8) * 100))
         archive.writestr("../evil.png", png(np.eye(40, dtype=np.uint8)))
         archive.writestr("bad.png", b"no picture")
-    slices, problems = read_uploads([("series.zip", buffer.getvalue())])
+    slices, problems, _ = read_uploads([("series.zip", buffer.getvalue())])
     assert [item.source for item in slices] == ["series.zip!a/2.png", "series.zip!a/10.png"]
     assert len(problems) == 2 and any("leads out" in text for text in problems)
 
@@ -120,20 +123,21 @@ def test_a_bomb_is_refused() -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("big.png", b"\0" * (300 << 20))
-    slices, problems = read_uploads([("bomb.zip", buffer.getvalue())])
+    slices, problems, _ = read_uploads([("bomb.zip", buffer.getvalue())])
     assert not slices and len(problems) == 1
     wide = Image.new("1", (30_000, 30_000))
     buffer = io.BytesIO()
     wide.save(buffer, format="PNG")
-    slices, problems = read_uploads([("wide.png", buffer.getvalue())])
+    slices, problems, _ = read_uploads([("wide.png", buffer.getvalue())])
     assert not slices and "too many" in problems[0]
 
 
 def test_facts_of_a_header_name_no_patient() -> None:
     path = sorted(real_path("dicom_brain").glob("*.dcm"))[6]
-    (only,), problems = read_uploads([(path.name, path.read_bytes())])
+    (only,), problems, by_file = read_uploads([(path.name, path.read_bytes())])
     assert only.source == path.name and not problems
-    facts = header_facts(Entry(path.name, path.read_bytes()))
+    facts = by_file[path.name]
+    assert facts == header_facts(Entry(path.name, path.read_bytes()))
     assert facts["Modality"] == "MR"
     import pydicom
 
@@ -141,6 +145,57 @@ def test_facts_of_a_header_name_no_patient() -> None:
     for tag in ("PatientName", "PatientID", "PatientBirthDate", "StudyDate", "InstitutionName"):
         value = str(header.get(tag) or "")
         assert not value or all(value != shown for shown in facts.values())
+
+
+def test_each_slice_of_a_series_has_the_facts_and_the_name_of_its_file(tmp_path: Path) -> None:
+    import pydicom
+
+    source = sorted(real_path("dicom_brain").glob("*.dcm"))[6]
+    files = []
+    for name, time in (("IM1", 3.0), ("IM2", 120.0)):  # without an ending, as scanners write them
+        header = pydicom.dcmread(source)
+        header.EchoTime, header.InstanceNumber = time, len(files) + 1
+        header.save_as(tmp_path / name)
+        files.append((name, (tmp_path / name).read_bytes()))
+    slices, problems, facts = read_uploads(files)
+    assert not problems
+    found = Study("k", "IM1 and 1 more files", slices, facts=facts)
+    assert [study._facts(found, item)["TE (ms)"] for item in slices] == ["3", "120"]
+    assert [found.title(place) for place in (0, 1)] == ["IM1, slice 1 of 2", "IM2, slice 2 of 2"]
+
+
+def test_a_volume_beyond_the_limit_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = next(item for item in EXAMPLES if item.key == "lesion_volume").path
+    monkeypatch.setattr("tumorlens.app.parts.MOST_PIXELS", 100_000)
+    slices, problems, _ = read_uploads([(volume.name, volume.read_bytes())])
+    assert not slices and "more than what is left of the limit" in problems[0]
+
+
+def test_a_slice_is_called_by_its_frame_where_that_is_not_its_place() -> None:
+    items = [Slice(np.zeros((20, 20), dtype=np.float32), "v.nii", frame) for frame in (10, 11)]
+    assert Study("k", "v.nii", items).title(1) == "v.nii, slice 2 of 2 (frame 11 of its file)"
+
+
+def test_bundles_of_one_graph_are_told_apart() -> None:
+    first = Predictor(REFERENCE)
+    other = Predictor(REFERENCE)
+    other.card = first.card.model_copy(update={"temperature": 2.0})
+    assert model_key(first) != model_key(other)
+
+
+def test_figures_say_whose_they_are() -> None:
+    """The last model learned from nearly everybody: what its page shows was measured on others of its recipe."""
+    card = Predictor(REFERENCE).card
+    said = Prediction("a.png", 0, "ok", card.classes, (0.97, 0.01, 0.01, 0.01))
+    assert "the models of its cross-validation said" in own_kind(card.metrics, said)
+    assert "patient groups that they never saw" in own_kind(card.metrics, said)
+
+
+def test_what_does_not_count_rules_nothing_out() -> None:
+    predictor = Predictor(REFERENCE)
+    (picture,) = read_slices(next(item for item in EXAMPLES if item.key == "ring_lesion").path)
+    (answer,) = predictor.predict([picture])
+    assert answer.prediction.doubt and words.RULED_OUT not in _verdict(answer.prediction)
 
 
 def test_codes_that_hold_a_name_are_left_out(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tests.conftest import draw_head, real_path
 from tests.evaluate.made_runs import make_predictions
 from tumorlens.cli import main
 from tumorlens.data.predictions import write_predictions
+from tumorlens.pipeline import MapFolder
 from tumorlens.records import CLASSES
 
 
@@ -317,3 +318,13 @@ def test_names_that_are_no_text_cost_only_their_row_of_a_manifest(tmp_path: Path
         assert (done.returncode, says in done.stdout) == (code, True), done.stdout + done.stderr
     assert [row["path"] for row in rows(tmp_path / "m.csv")] == ["a=b/good.png"]
     assert len(rows(tmp_path / "p.csv")) == 3
+
+
+def test_maps_are_called_by_all_of_a_name_that_has_no_known_ending(tmp_path: Path) -> None:
+    """A DICOM file called by its UID differs from the next in what follows the last dot; scanners call files IM1."""
+    folder = MapFolder(tmp_path)
+    assert [folder.name(f"a/1.3.12.{number}", 0) for number in (7, 8)] == ["1.3.12.7", "1.3.12.8"]
+    assert [folder.name(f"{where}/IM1", 0) for where in "abc"] == ["IM1", "IM1-2", "IM1-3"]
+    assert folder.name("d/im1.dcm", 2) == "im1_frame0002"
+    assert folder.name("d/IM1-2.png", 0) == "IM1-2-2"
+    assert folder.name("e/T1.nii.gz", 0) == "T1" and folder.name("e/x.PNG", 0) == "x"

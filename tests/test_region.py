@@ -144,13 +144,32 @@ def test_explain_writes_maps_panels_and_findings(taught: Path, tmp_path: Path) -
     assert 0 <= top < bottom <= 96 and 0 <= left < right <= 96
 
 
+def test_a_box_lies_as_the_file_does(taught: Path, tmp_path: Path) -> None:
+    """EXIF turns a picture upright: its map and its box are on the file's own grid, its place is as it is shown."""
+    head = Image.fromarray(draw_head("meningioma", 1, 1)).crop((0, 0, 96, 80))
+    turned = Image.Exif()
+    turned[0x0112] = 6  # a quarter turn
+    head.save(tmp_path / "plain.png")
+    head.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=turned)
+    call = ["explain", str(tmp_path / "plain.png"), str(tmp_path / "turned.png"), "--out", str(tmp_path / "out")]
+    assert main([*call, "--model", str(taught / "bundle")]) == 0
+    plain, other = json.loads((tmp_path / "out" / "findings.json").read_text())
+    assert np.load(tmp_path / "out" / other["map"]).shape == (96, 80)
+    top, left, bottom, right = plain["evidence_region"]["box"]
+    assert other["evidence_region"]["box"] == [96 - right, top, 96 - left, bottom]
+    assert other["evidence_region"]["place"] == plain["evidence_region"]["place"]
+
+
 def test_explain_refuses_what_it_cannot_do(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.fromarray(draw_head("meningioma", 1, 1)).save(tmp_path / "a.png")
     call = ["explain", str(tmp_path / "a.png"), "--model", str(tiny_run / "bundle")]
     assert main([*call, "--out", str(tmp_path / "one"), "--way", "region"]) == 1
     assert "needs a bundle with a region head" in capsys.readouterr().err
     assert main([*call, "--out", str(tmp_path / "two"), "--of", "glioma", "--against", "cat"]) == 1
-    assert "give two different classes" in capsys.readouterr().err
+    assert "--against cat: the model knows glioma" in capsys.readouterr().err
+    assert main([*call, "--out", str(tmp_path / "two"), "--of", "glioma", "--against", "glioma"]) == 1
+    assert "nothing sets a class apart from itself" in capsys.readouterr().err
+    assert not (tmp_path / "two").exists()  # nothing was begun, so the same call mended is free to go
     assert main([*call, "--out", str(tmp_path / "three"), "--way", "region", "--of", "glioma"]) == 1
     assert "leave out --of and --against" in capsys.readouterr().err
     predict = [
@@ -163,8 +182,11 @@ def test_explain_refuses_what_it_cannot_do(tiny_run: Path, tmp_path: Path, capsy
     ]
     assert main([*predict, "--heatmaps", str(tmp_path / "maps"), "--way", "sharp"]) == 1
     assert "has no region head" in capsys.readouterr().err and not (tmp_path / "maps").exists()
-    assert main([*call, "--out", str(tmp_path), "--overwrite", "--against", "glioma", "--of", "pituitary"]) == 0
-    assert main([*call, "--out", str(tmp_path)]) == 1
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "kept.txt").touch()
+    full = [*call, "--out", str(tmp_path / "full")]
+    assert main([*full, "--overwrite", "--against", "glioma", "--of", "pituitary"]) == 0
+    assert main(full) == 1
     assert "not empty" in capsys.readouterr().err
 
 
@@ -278,3 +300,17 @@ def test_a_stopped_training_of_the_head_ends_like_one_that_was_not(
     fit(other, RegionCheckpoint(path, "another"))
     assert other == whole
     assert not (taught / "region_part.safetensors").exists()
+
+
+def test_maps_never_replace_pictures(taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An overlay is called like its picture; --overwrite is for what was written before, not for what was given."""
+    Image.fromarray(draw_head("meningioma", 1, 1)).save(tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+    model = ["--model", str(taught / "bundle"), "--overwrite"]
+    table = ["--out", str(tmp_path / "elsewhere.csv")]
+    for given in (tmp_path, tmp_path / "a.png"):
+        assert main(["predict", str(given), "--heatmaps", str(tmp_path), *table, *model]) == 1
+        assert "overlays could replace pictures there" in capsys.readouterr().err
+        assert main(["explain", str(given), "--out", str(tmp_path), *model]) == 1
+        assert "overlays could replace pictures there" in capsys.readouterr().err
+    assert (tmp_path / "a.png").read_bytes() == before and not (tmp_path / "elsewhere.csv").exists()

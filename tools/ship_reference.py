@@ -42,7 +42,11 @@ def main(run: Path, crossval: Path, licence: Path) -> None:
             "initial_weights": f"{WEIGHTS}, {ORIGINAL}",
             "files": {},
             # `calibrate` corrected the temperature by the folds, and measured what a confidence is worth after it.
-            "metrics": card_metrics(evaluation) | {"by_confidence": trained.metrics["by_confidence"]},
+            "metrics": {
+                **card_metrics(evaluation),
+                "by_confidence": trained.metrics["by_confidence"],
+                "whose": "the models of its cross-validation",
+            },
             "least_confidence": LEAST_CONFIDENCE,
         }
     )
@@ -53,9 +57,10 @@ def main(run: Path, crossval: Path, licence: Path) -> None:
     (REFERENCE / "UNSEEN_PATIENTS.txt").write_text("\n".join(groups) + "\n", encoding="utf-8")
     notice = (
         f"NOTICE. model.onnx and its 8-bit form are derivatives of {WEIGHTS.replace('`', '')}, {ORIGINAL}.\n"
-        f"It was changed: decompressed, batch norms split again, and fine-tuned on brain MRI slices by the tumorlens "
-        f"authors; date of the change: {card.created[:10]}.\nThe Work is available under the licence below, which applies to the "
-        "derivative as well: no commercial use. Data sets and their licences are named in MODEL_CARD.md.\n"
+        "It was changed: decompressed, batch norms split again, and fine-tuned on brain MRI slices by the tumorlens "
+        f"authors; date of the change: {card.created[:10]}.\nThe Work is available under the licence below, which "
+        "applies to the derivative as well: no commercial use. Data sets and their licences are named in "
+        "MODEL_CARD.md.\n"
         "The tumorlens code is not affected; it is under the MIT licence of the repository.\n\n"
     )
     (REFERENCE / "LICENSE").write_text(notice + licence.read_text(encoding="utf-8"), encoding="utf-8")

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from tumorlens import DISCLAIMER, __version__
 from tumorlens.explain.finding import EvidenceRegion
-from tumorlens.explain.overlay import outlined, overlay, to_grey
+from tumorlens.explain.overlay import as_seen, outlined, overlay, to_grey
 from tumorlens.model.bundle import ONNX, Card
 from tumorlens.pipeline import Explained, Way
 from tumorlens.records import class_title
@@ -112,7 +113,7 @@ def _facts(case: Case) -> dict[str, Any]:
     spacing = case.item.picture.spacing
     rows = [
         ("Evidence region", _region(region)),
-        ("Slice", f"{width} × {height} pixels" + (f", {spacing[0]:.3g} × {spacing[1]:.3g} mm" if spacing else "")),
+        ("Slice", f"{width} × {height} pixels" + (f", of {spacing[1]:.3g} × {spacing[0]:.3g} mm" if spacing else "")),
         ("Model", f"{case.card.name}, made {case.card.created[:10]}, temperature {case.card.temperature:.3f}"),
         ("SHA-256 of the model", case.card.files.get(ONNX, "")[:32] + "…"),
         ("Software", f"tumorlens {__version__}"),
@@ -137,7 +138,7 @@ def _facts(case: Case) -> dict[str, Any]:
 
 
 def _region(found: EvidenceRegion | None) -> str:
-    return "none" if found is None else f"{found.place} of the picture, {found.size}; no segmentation"
+    return "none" if found is None else f"{found.place} of the head, {found.size}; no segmentation"
 
 
 def _map_title(case: Case) -> str:
@@ -155,12 +156,12 @@ def _pictures(case: Case) -> tuple[Any, Any]:
     left = outlined(grey, region.mask) if region else grey
     chosen = ("", "") if case.way == "region" else (case.target, case.against)
     values = case.item.heatmap(chosen[0], way=case.way, against=chosen[1])
-    return left, np.asarray(overlay(case.item.picture.pixels, values))
+    spacing = case.item.picture.spacing
+    right = as_seen(overlay(case.item.picture.pixels, values), spacing)
+    return np.asarray(as_seen(Image.fromarray(left), spacing)), np.asarray(right)
 
 
 def _data_uri(picture: Any) -> str:
-    from PIL import Image
-
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

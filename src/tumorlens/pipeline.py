@@ -12,8 +12,8 @@ from PIL import Image
 
 from tumorlens.data.orientation import turn_back
 from tumorlens.data.preprocess import to_picture
-from tumorlens.data.readers import ALL_SLICES, Entry, ReadOptions, Refused, find_inputs, read_slices
-from tumorlens.errors import InputError, TumorlensError
+from tumorlens.data.readers import ALL_SLICES, SUFFIXES, Entry, ReadOptions, Refused, find_inputs, read_slices
+from tumorlens.errors import InputError, RunError, TumorlensError
 from tumorlens.explain.finding import EvidenceRegion, evidence_region
 from tumorlens.explain.gradcam import gradcam
 from tumorlens.explain.overlay import contoured, overlay
@@ -92,9 +92,10 @@ class Explained:
         Args:
             threshold: the card's `region.threshold`.
         """
-        if self.answer.region is None or self.picture is None:
+        if self.answer.region is None or self.picture is None or self.answer.geometry is None:
             return None
-        return evidence_region(self.heatmap(way="region"), threshold, self.picture.spacing)
+        values = self.heatmap(way="region")
+        return evidence_region(values, threshold, self.picture.spacing, self.answer.geometry.box)
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,21 @@ def explain_paths(
         on_progress(before + done, len(files))
 
 
+def check_apart(paths: Sequence[Path], maps: Path) -> None:
+    """Refuse a folder for maps that inputs lie in: an overlay is called like its picture, and would replace it.
+
+    Raises:
+        RunError: an input is the folder, or a file in it.
+    """
+    target = maps.resolve()
+    for path in paths:
+        homes = {path.resolve()} if path.is_dir() else {path.parent.resolve(), path.resolve().parent}
+        if target in homes:
+            raise RunError(
+                f"{maps}: {path} lies in it, and overlays could replace pictures there. Give a folder of their own"
+            )
+
+
 def _below(paths: Sequence[Path], folder: Path) -> tuple[str, ...]:
     """How the addresses of files in `folder` begin that are found by searching `paths`."""
     target = folder.resolve()
@@ -197,6 +213,7 @@ class MapFolder:
         self._draw = contoured if drawn == "contour" else overlay
         self._endings = (".png", ".npy", *beside)
         self._used: set[str] = set()
+        self._taken: dict[str, int] = {}  # how often a name was asked for: scanners call thousands of files IM1
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, item: Explained, values: Float32 | None = None) -> str:
@@ -228,17 +245,22 @@ class MapFolder:
         return self._free(_stem(address), endings)
 
     def _free(self, stem: str, endings: tuple[str, ...]) -> str:
-        name, number = stem, 1
         # Some file systems take IM1 and im1 for one.
+        number = self._taken.get(stem.casefold(), 1)
+        name = stem if number == 1 else f"{stem}-{number}"
         while not self._used.isdisjoint(files := {f"{name}{ending}".casefold() for ending in endings}):
             number += 1
             name = f"{stem}-{number}"
+        self._taken[stem.casefold()] = number
         self._used |= files
         return name
 
 
 def _stem(address: str) -> str:
-    stem = Path(Entry(address).name.removesuffix(".gz")).stem
+    name = Entry(address).name
+    # Known endings alone: what follows the last dot of a DICOM UID is what tells it from others.
+    ending = max((end for end in SUFFIXES if name.lower().endswith(end)), key=len, default="")
+    stem = name.removesuffix(name[len(name) - len(ending) :]) or name
     # Members of archives may have names that no file system takes.
     stem = re.sub(r'[\x00-\x1f<>:"|?*]', "_", stem)
     raw = os.fsencode(stem)

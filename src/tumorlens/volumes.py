@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 
 from tumorlens.data.readers import write_maps
 from tumorlens.data.readers.archive import open_member
-from tumorlens.explain.overlay import overlay
+from tumorlens.explain.overlay import as_seen, overlay
 from tumorlens.explain.profile import profile
 from tumorlens.pipeline import Explained
 from tumorlens.records import Float32
@@ -52,7 +52,7 @@ class VolumePictures:
         return written
 
     def montage(self) -> Image.Image:
-        """At most thirty overlays, evenly spaced, each with its frame, its class and its probability."""
+        """At most thirty overlays, each with frame, class and probability; (?) where it would be refused."""
         count = min(len(self._items), COLUMNS * ROWS)
         chosen = [self._items[round(place)] for place in np.linspace(0, len(self._items) - 1, count)]
         rows = -(-count // COLUMNS)
@@ -60,13 +60,14 @@ class VolumePictures:
         pen = ImageDraw.Draw(sheet)
         for number, item in enumerate(chosen):
             assert item.picture is not None
-            tile = overlay(item.picture.pixels, self._maps[item.picture.frame])
+            tile = as_seen(overlay(item.picture.pixels, self._maps[item.picture.frame]), item.picture.spacing)
             tile.thumbnail((TILE, TILE))
             x, y = number % COLUMNS * TILE, number // COLUMNS * TILE
             sheet.paste(tile, (x + (TILE - tile.width) // 2, y + (TILE - tile.height) // 2))
             found = item.answer.prediction
             pen.text((x + 4, y + 3), f"{item.picture.frame}", fill=_INK)
-            pen.text((x + 4, y + TILE - 14), f"{found.predicted} {found.confidence:.0%}", fill=_INK)
+            doubt = " (?)" if found.message else ""
+            pen.text((x + 4, y + TILE - 14), f"{found.predicted} {found.confidence:.0%}{doubt}", fill=_INK)
         return sheet
 
     def profile(self) -> str:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.conftest import draw_head
-from tumorlens.explain.overlay import colour, contoured, overlay, to_grey
+from tumorlens.explain.overlay import as_seen, colour, contoured, overlay, panel, to_grey
 from tumorlens.explain.png import write_png
 from tumorlens.explain.vector import contours_svg
 
@@ -99,6 +99,20 @@ def test_contours_as_svg_enclose_the_peak_and_stay_in_the_picture(head: np.ndarr
         widths.append(np.ptp(points[:, 0]) / scale)
     # A cone of radius 12 is 9, 6 and 3 pixels wide to either side at a quarter, a half and three quarters of its peak.
     np.testing.assert_allclose(widths[:3], [18, 12, 6], atol=0.5)
+
+
+def test_slices_across_thick_ones_are_shown_with_square_pixels(head: np.ndarray) -> None:
+    strip, values, thick = head[::4], blob()[::4], (4.0, 1.0)  # every fourth row, four times as far apart
+    assert as_seen(Image.fromarray(to_grey(strip)), thick).size == (96, 96)
+    assert as_seen(Image.fromarray(to_grey(strip)), None).size == (96, 24)
+    assert panel(strip, values, spacing=thick).size == panel(head, blob()).size
+    root = ElementTree.fromstring(contours_svg(strip, values, "strip", spacing=thick))
+    whole = ElementTree.fromstring(contours_svg(head, blob(), "whole"))
+    assert root.get("viewBox") == whole.get("viewBox")
+    path = next(root.iter("{http://www.w3.org/2000/svg}path")).get("d", "").strip("M")
+    points = np.array([[float(n) for n in pair.split(",")] for pair in path.split("L")])
+    middle = (points.min(axis=0) + points.max(axis=0)) / 2
+    np.testing.assert_allclose(middle, [60.5 * 5, 30.5 * 5], atol=15)
 
 
 def test_an_empty_map_and_a_map_at_the_rim_as_svg(head: np.ndarray) -> None:

@@ -129,6 +129,9 @@ def test_the_region_that_holds_the_most() -> None:
     assert (found.box, found.area, found.area_mm2, found.place) == ((2, 50, 6, 56), 24, 24.0, "upper right")
     assert found.mask.sum() == 24
     assert found.to_json()["box"] == [2, 50, 6, 56]
+    # Where it lies is told by the head, not by the air around it.
+    inner = evidence_region(values, 0.5, head=(0, 40, 30, 60))
+    assert inner is not None and inner.place == "upper"
     assert evidence_region(values, 0.95) is None
     middle = evidence_region(np.ones((9, 9), dtype=np.float32), 0.5)
     assert middle is not None and (middle.place, middle.area_mm2) == ("middle", None)

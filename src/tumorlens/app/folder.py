@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import os
 import re
 import zipfile
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from PIL import Image
 from tumorlens.app import parts, view, words
 from tumorlens.data.answer_file import answers_as
 from tumorlens.data.index import class_of_folder
-from tumorlens.data.readers import Entry, Refused, forget, in_uploads, read_slices
+from tumorlens.data.readers import Entry, ReadOptions, Refused, forget, in_uploads, is_known, read_slices
 from tumorlens.errors import TumorlensError
 from tumorlens.examples import EXAMPLES
 from tumorlens.explain.overlay import to_grey
@@ -76,7 +77,13 @@ def page() -> None:
     if chosen is not None:
         st.divider()
         key = next(key for key, row in rows.items() if row is chosen)
-        view.show(chosen.opened(), _name(chosen.answer.prediction), "", predictor, f"row_{key[:16]}")
+        view.show(
+            chosen.opened(),
+            _name(chosen.answer.prediction),
+            "",
+            predictor,
+            f"row_{key[:16]}_{parts.model_key(predictor)}",
+        )
 
 
 def _rows_of(predictor: Predictor) -> dict[str, Row]:
@@ -97,13 +104,15 @@ def _take_files(rows: dict[str, Row], predictor: Predictor) -> None:
             rows.clear()
             st.rerun()
     uploads = st.file_uploader(
-        "Pictures, DICOM files, volumes or ZIP archives", type=parts.TYPES, key=f"drop_{kind}_{number}",
+        "Pictures, DICOM files, volumes or ZIP archives", key=f"drop_{kind}_{number}",
         accept_multiple_files=True if kind == "Files" else "directory",
     )  # fmt: skip
     if left := st.session_state.pop("left_out", 0):
         st.warning(words.FOLDER_LEFT_OUT.format(n=left, most=MOST))
     if uploads:
-        _answer([(item.name, item.getvalue()) for item in uploads], rows, predictor)
+        files = [(item.name, item.getvalue()) for item in uploads]
+        # A file that somebody chose is worth a sentence; a folder is searched, as `predict` does it.
+        _answer([file for file in files if kind == "Files" or is_known(Entry(*file))], rows, predictor)
         st.session_state["drop"] = number + 1
         st.rerun()
 
@@ -132,7 +141,7 @@ def _slices(entry: Entry | Refused, rows: dict[str, Row], predictor: Predictor) 
     try:
         if isinstance(entry, Refused):
             raise TumorlensError(entry.message)
-        slices = read_slices(entry)
+        slices = read_slices(entry, ReadOptions(most=parts.MOST_PIXELS))
     except TumorlensError as error:
         rows.setdefault(f"bad {entry.address}", Row(Answer(failed(entry.address, 0, str(error), predictor.classes))))
         return []
@@ -203,7 +212,7 @@ def _labelled(rows: Sequence[Row], classes: tuple[str, ...]) -> None:
     """Where folders are classes: how many answers are right, and the confusion matrix."""
     import pandas as pd
 
-    pairs = [(_label(row), row.answer.prediction.predicted) for row in rows]
+    pairs = [(_label(row), row.answer.prediction.predicted) for row in rows if row.answer.prediction.status == "ok"]
     known = [pair for pair in pairs if pair[0] in classes and pair[1]]
     if not known:
         return
@@ -230,7 +239,8 @@ def _table(rows: Sequence[Row]) -> Row | None:
             "Not ruled out": ", ".join(class_title(name) for name in item.label_set), "Why": item.message,
         })  # fmt: skip
     found = st.dataframe(
-        pd.DataFrame(data), hide_index=True, row_height=52, key="table", on_select="rerun",
+        # A row is selected by its place, so other rows are another table, of which none is.
+        pd.DataFrame(data), hide_index=True, row_height=52, key=f"table_{_marks(rows)}", on_select="rerun",
         selection_mode="single-row", placeholder="", alt="A row for each slice: file, verdict, answer, probability",
         column_config={
             "Picture": st.column_config.ImageColumn(width=64),
@@ -241,6 +251,12 @@ def _table(rows: Sequence[Row]) -> Row | None:
     st.caption(words.OPEN_ROW)
     selected = found["selection"]["rows"]
     return rows[selected[0]] if selected and selected[0] < len(rows) else None
+
+
+def _marks(rows: Sequence[Row]) -> str:
+    """What tells these rows from others."""
+    names = "\n".join(f"{row.answer.prediction.source} {row.answer.prediction.frame}" for row in rows)
+    return hashlib.sha256(os.fsencode(names)).hexdigest()[:16]
 
 
 def _downloads(rows: Sequence[Row], classes: tuple[str, ...]) -> None:

@@ -48,7 +48,9 @@ def page() -> None:
     for column, name, values in zip(st.columns(4), item.classes, answer.evidence, strict=True):
         said = f"{class_title(name)}: mean {values.mean():+.2f}"
         column.image(_signed(values, scale), caption=said, width="stretch", alt=f"Evidence map of {said}")
-    st.markdown(words.STEP_POOLED.format(temperature=answer.temperature))
+    region = predictor.card.region
+    more = words.STEP_REGION.format(weight=region.weight) if region and region.weight else ""
+    st.markdown(words.STEP_POOLED.format(temperature=answer.temperature) + more)
     st.table([
         {
             "Class": class_title(name),

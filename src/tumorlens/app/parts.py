@@ -1,8 +1,10 @@
 """What the pages share: style, models, uploads, and facts of a header."""
 
+import hashlib
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -11,17 +13,16 @@ import streamlit as st
 from tumorlens.app import words
 from tumorlens.data.readers import (
     ALL_SLICES,
-    ARCHIVES,
-    SUFFIXES,
     Entry,
     ReadOptions,
     Refused,
     forget,
+    header_facts,
     in_uploads,
     read_slices,
 )
 from tumorlens.errors import TumorlensError
-from tumorlens.model.bundle import CARD, ONNX
+from tumorlens.model.bundle import CARD
 from tumorlens.pipeline import REFERENCE
 from tumorlens.records import Slice
 from tumorlens.runtime.predictor import Predictor
@@ -30,7 +31,6 @@ from tumorlens.runtime.predictor import Predictor
 MODELS_VARIABLE = "TUMORLENS_MODELS"
 #: Of the uploads of one study: 400 MB as they are held.
 MOST_PIXELS = 100_000_000
-TYPES = sorted({suffix.rpartition(".")[2] for suffix in (*SUFFIXES, *ARCHIVES)})
 STYLE = """
 <style>
 .block-container { padding-top: 4rem; max-width: 1180px; }
@@ -101,36 +101,40 @@ def _load(folder: str) -> Predictor:
 
 
 def model_key(predictor: Predictor) -> str:
-    """What tells a model from another: answers of one are not to be shown as the other's."""
-    return predictor.card.files.get(ONNX, "")[:16]
+    """What tells a model from another: answers of one are not to be shown as the other's. Of one and the same graph
+    there may be several, calibrated differently."""
+    return hashlib.sha256(predictor.card.model_dump_json().encode()).hexdigest()[:16]
 
 
 def read_uploads(
     files: Sequence[tuple[str, bytes]], options: ReadOptions = ALL_SLICES
-) -> tuple[list[Slice], list[str]]:
-    """The slices of uploaded files in the order of the body, and sentences on what cannot be used.
+) -> tuple[list[Slice], list[str], dict[str, dict[str, str]]]:
+    """The slices of uploaded files in the order of the body, sentences on what cannot be used, and what the header of
+    each file says.
 
     Files never lie on disk, and their names are never paths. Together they may have `MOST_PIXELS`.
     """
     slices: list[Slice] = []
     problems: list[str] = []
+    facts: dict[str, dict[str, str]] = {}
     pixels = 0
     for entry in in_uploads([Entry(name, data) for name, data in files]):
         if isinstance(entry, Refused):
             problems.append(entry.message)
             continue
-        if pixels > MOST_PIXELS:
+        if pixels >= MOST_PIXELS:
             problems.append(words.TOO_MUCH.format(most=MOST_PIXELS // 1_000_000, name=entry.name))
             break
         try:
-            found = read_slices(entry, options)
+            found = read_slices(entry, replace(options, most=MOST_PIXELS - pixels))
         except TumorlensError as error:
             problems.append(str(error))
             continue
         slices += found
+        facts[entry.address] = header_facts(entry)
         pixels += sum(item.pixels.size for item in found)
     forget()
-    return slices, problems
+    return slices, problems, facts
 
 
 def problems_told(problems: Sequence[str]) -> None:

@@ -94,7 +94,8 @@ def _show(found: Evaluation, folder: Path | None) -> None:
     table = found.tables[found.main]
     for text in found.warnings:
         st.warning(parts.literal(text))
-    side = "unseen patients" if found.main == "test" else found.main
+    # Whose patients those of an uploaded table are, is not known.
+    side = "as given" if folder is None else "unseen patients" if found.main == "test" else found.main
     count = table.overall["accuracy"]
     note = f" · {found.split_note}" if found.split_note else ""
     st.markdown(

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from tumorlens.app import parts, view, words
-from tumorlens.data.readers import Entry, Plane, ReadOptions, header_facts, read_slices
+from tumorlens.data.readers import Entry, Plane, ReadOptions, read_slices
 from tumorlens.examples import EXAMPLES, Example
 from tumorlens.explain.profile import profile
 from tumorlens.pipeline import BATCH, Explained
@@ -22,14 +22,24 @@ PROFILED = 48  # slices of a volume that are answered at once, evenly spaced
 
 @dataclass(frozen=True)
 class Study:
-    """What is looked at: its slices, and what is known of it. `key` tells it from others."""
+    """What is looked at: its slices, and what is known of it. `key` tells it from others, `facts` are those of each
+    file's header."""
 
     key: str
     name: str
     slices: list[Slice]
     note: str = ""
-    facts: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, dict[str, str]] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+
+    def title(self, place: int) -> str:
+        """What a slice is called: its file and number, and its frame, by which `predict` and `explain` call it."""
+        item, count = self.slices[place], len(self.slices)
+        if count == 1:
+            return self.name
+        several = any(other.source != item.source for other in self.slices)
+        frame = f" (frame {item.frame} of its file)" if item.frame not in (0, place) else ""
+        return f"{Entry(item.source).name if several else self.name}, slice {place + 1} of {count}{frame}"
 
 
 @dataclass(frozen=True)
@@ -54,8 +64,8 @@ def page() -> None:
     place = _place(study, predictor) if len(study.slices) > 1 else 0
     picture = study.slices[place]
     answer = predictor.predict([picture])[0]
-    name = study.name if len(study.slices) == 1 else f"{study.name}, slice {place + 1} of {len(study.slices)}"
-    view.show(Explained(answer, picture), name, study.note, predictor, f"{study.key}_{place}")
+    key = f"{study.key}_{place}_{parts.model_key(predictor)}"
+    view.show(Explained(answer, picture), study.title(place), study.note, predictor, key)
     with st.expander("About the scan (without the patient)", key=f"facts_{study.key}"):
         st.html(parts.facts_table(_facts(study, picture)))
 
@@ -64,7 +74,9 @@ def _choose() -> Study | None:
     """An upload goes before an example."""
     left, right = st.columns([5, 7], gap="large")
     with left:
-        uploads = st.file_uploader(words.UPLOAD, type=parts.TYPES, accept_multiple_files=True, key="upload")
+        # Any name: DICOM files often have no ending, and are known by their content.
+        number = st.session_state.setdefault("uploader", 0)
+        uploads = st.file_uploader(words.UPLOAD, accept_multiple_files=True, key=f"upload_{number}")
         st.html(parts.soft(words.PRIVATE))
     with right:
         _gallery()
@@ -78,10 +90,10 @@ def _choose() -> Study | None:
         parts.problems_told(kept.problems)
         return kept if kept.slices else None
     files = [(item.name, item.getvalue()) for item in uploads]
-    slices, problems = parts.read_uploads(files, options)
+    slices, problems, facts = parts.read_uploads(files, options)
     parts.problems_told(problems)
     name = files[0][0] if len(files) == 1 else f"{files[0][0]} and {len(files) - 1} more files"
-    study = Study(key, name, slices, facts=header_facts(Entry(*files[0])), problems=tuple(problems))
+    study = Study(key, name, slices, facts=facts, problems=tuple(problems))
     st.session_state["study"] = study
     return study if slices else None
 
@@ -133,6 +145,7 @@ def _gallery() -> None:
 
 def _take(example: Example) -> None:
     st.session_state["example"] = example.key
+    st.session_state["uploader"] += 1  # what was uploaded would go before it
     st.query_params["example"] = example.key
 
 
@@ -188,4 +201,5 @@ def _facts(study: Study, picture: Slice) -> dict[str, str]:
         "Pixel spacing": spacing,
         "Plane": picture.plane or "unknown",
     }
-    return shown | {key: value for key, value in study.facts.items() if key != "Pixel spacing (mm)"}
+    header = study.facts.get(picture.source, {})
+    return shown | {key: value for key, value in header.items() if key != "Pixel spacing (mm)"}

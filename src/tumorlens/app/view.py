@@ -12,7 +12,7 @@ from PIL import Image
 
 from tumorlens.app import drawings, parts, words
 from tumorlens.data.preprocess import resize
-from tumorlens.explain.overlay import contoured, outlined, overlay, to_grey
+from tumorlens.explain.overlay import as_seen, contoured, outlined, overlay, to_grey
 from tumorlens.pipeline import Explained, Way
 from tumorlens.records import Float32, Prediction, class_title
 from tumorlens.runtime.predictor import Predictor
@@ -96,13 +96,16 @@ def _pictures(item: Explained, predictor: Predictor, target: str, against: str, 
     low, high = right.slider("Grey values", 0, 100, (0, 100), format="%d %%", key="range", help=words.RANGE_HELP)
     shown = _windowed(pixels, low, high)
     values = item.heatmap("" if way == "region" else target, way=way, against="" if way == "region" else against)
-    plain, said = _with_region(item, shown, predictor)
+    outlines, said = _with_region(item, shown, predictor)
+    plain = as_seen(Image.fromarray(outlines), item.picture.spacing)
     what = _map_caption(target, against, way)
     map_picture = _contour(shown, values) if drawn == "contour" else overlay(shown, values, opacity / 100)
+    map_picture, spacing = as_seen(map_picture, item.picture.spacing), item.picture.spacing
     if drawn == "compare":
         with picture.container():
             share = st.slider("Before / after", 0, 100, 50, format="%d %%", key="wipe", label_visibility="collapsed")
-        picture.image(_wiped(to_grey(shown), map_picture, share), caption="Left: the slice; right: its map",
+        grey = np.asarray(as_seen(Image.fromarray(to_grey(shown)), spacing))
+        picture.image(_wiped(grey, map_picture, share), caption="Left: the slice; right: its map",
                       width="stretch", alt="The slice on the left, its heatmap on the right")  # fmt: skip
         map_side.image(plain, caption=said, width="stretch", alt=said)
     else:
@@ -159,7 +162,8 @@ def _with_region(item: Explained, shown: Float32, predictor: Predictor) -> tuple
     region = predictor.card.region
     found = item.finding(region.threshold) if region else None
     if found is None:
-        return grey, "The slice" if region is None else "The slice; the model sees no tumour in it"
+        healthy = item.answer.prediction.predicted == "no_tumor"
+        return grey, "The slice" if region is None else words.SEES_NONE if healthy else words.SEES_NO_PLACE
     drawn = outlined(np.repeat(grey[..., None], 3, axis=2), found.mask)
     return drawn, f"The slice, and where the model sees tumour ({found.place}, {found.size}). No segmentation"
 
@@ -181,7 +185,7 @@ def _verdict(prediction: Prediction) -> str:
     others = [class_title(name).lower() for name in prediction.label_set if name != prediction.predicted]
     if others:
         lines.append(escape(f"Not ruled out: {', '.join(others)}."))
-    elif prediction.label_set:
+    elif prediction.label_set and not prediction.doubt:
         lines.append(words.RULED_OUT)
     return "".join(f'<div class="tl-soft">{line}</div>' for line in lines)
 
@@ -202,10 +206,15 @@ def trust(predictor: Predictor, prediction: Prediction) -> None:
         for key, values in figures.items()
     ]
     if rows:
-        st.markdown(words.MEASURED)
+        st.markdown(words.MEASURED.format(whose=whose(card.metrics)))
         st.table(rows)
     st.markdown((words.ANSWERS_ALL if card.refusal is None else words.REFUSES) + "\n" + words.LIMITS)
     st.caption(f"Model {card.name}, made {card.created[:10]} · classes {', '.join(card.classes)} · {card.licence}")
+
+
+def whose(metrics: Mapping[str, Any]) -> str:
+    """Which models a card's figures are of: a last model, which learned from everybody, has those of its folds."""
+    return str(metrics.get("whose", "the model"))
 
 
 def own_kind(metrics: Mapping[str, Any], prediction: Prediction) -> str:
@@ -217,9 +226,10 @@ def own_kind(metrics: Mapping[str, Any], prediction: Prediction) -> str:
             right = band["right"]
             if right is None:
                 return f"It seldom says {said}: too few of the tested slices to say how often that is right."
+            models = whose(metrics)
             return (
-                f"Where it says {said}, it was right in **{_interval(right)}** of {right['n_slices']} slices of "
-                f"{right['n']} patient groups that it never saw."
+                f"Where {models} said {said}, that was right in **{_interval(right)}** of {right['n_slices']} slices "
+                f"of {right['n']} patient groups that {'it' if models == 'the model' else 'they'} never saw."
             )
     return ""
 

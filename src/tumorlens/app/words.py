@@ -10,6 +10,8 @@ TOO_MUCH = "{name} and what comes after it were left out: a study may have {most
 OR_EXAMPLE = "Or an example"
 SYNTHETIC = "(synthetic: drawn into an averaged healthy head)"
 
+SEES_NONE = "The slice; the model sees no tumour in it"
+SEES_NO_PLACE = "The slice; no place in it is sure enough to be outlined"
 NO_ANSWER = "No answer"
 NOT_A_BRAIN = (
     "This does not look like an MRI slice of the head, as far as this model can tell. It answers only what resembles "
@@ -28,7 +30,7 @@ AGAINST_HELP = "What sets the class above apart from this one: the difference of
 RANGE_HELP = "How grey values are shown. It changes the picture on this page, not the answer."
 
 TRUST = "How far to trust this"
-MEASURED = "Measured on patients that the model never saw, with 95 % intervals by patient:"
+MEASURED = "Measured on patients that {whose} never saw, with 95 % intervals by patient:"
 LIMITS = (
     "- Tumours and healthy heads of the training data come largely from different sources; part of what tells them "
     "apart may be the source.\n"
@@ -49,7 +51,9 @@ WINDOW_HELP = (
     "A DICOM file says how the scanner's operator looked at it. Off, the model sees all values, as in training; "
     "on, what the window shows."
 )
-STRONGEST = "Shown first is the slice where the model sees most tumour."
+STRONGEST = (
+    "Shown first is the slice where the model sees most tumour; where it sees none, the one likeliest to show one."
+)
 
 FOLDER_ABOUT = "Drop many pictures, or ZIP archives of them: a row a slice, to sort, filter, open and download."
 FOLDER_LIMIT = "Up to {most} slices a session."
@@ -83,6 +87,10 @@ STEP_POOLED = (
     "**3 · The answer.** The mean of a map, plus a constant, is the class's *logit*. Divided by the temperature "
     "({temperature:.2f}, fitted so that probabilities mean what they say) and put through softmax it becomes the "
     "probability."
+)
+STEP_REGION = (
+    " The logit of *no tumour* has one more part: what a second head, taught with tumour masks, sees in earlier "
+    "layers lowers it, at a weight of {weight:.2f}. So its mean alone does not decide."
 )
 STEP_GRADCAM = (
     "**4 · The map.** Grad-CAM asks how the probability of a class would rise if a cell's features grew. As everything "

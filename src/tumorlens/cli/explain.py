@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tumorlens.model.bundle import Region
     from tumorlens.pipeline import Explained, MapFolder
     from tumorlens.records import Float32
+    from tumorlens.runtime.predictor import Predictor
     from tumorlens.volumes import VolumePictures
 
 
@@ -51,7 +52,7 @@ def explain(
         drawn: The overlay in colour, or as contours at a quarter, a half and three quarters of the map's peak.
         overwrite: Write into a folder that has files.
     """
-    from tumorlens.pipeline import MapFolder, explain_paths
+    from tumorlens.pipeline import MapFolder, check_apart, explain_paths
     from tumorlens.runtime.predictor import Predictor
 
     if not inputs:
@@ -61,6 +62,8 @@ def explain(
     if way == "region" and (of or against):
         raise RunError("--way region is where the model sees tumour, whatever the class: leave out --of and --against")
     predictor = Predictor(model, answer_all=True)
+    _check_wishes(predictor, way, of, against)
+    check_apart(inputs, out)
     sheet = _Sheet(out, MapFolder(out, drawn, (PANEL, LINES)), predictor.card.region)
     try:
         with progress_bar() as bar:
@@ -74,9 +77,22 @@ def explain(
                     sheet.add(item, item.heatmap(of, target, way, against))
     finally:  # what was found before an interruption stays
         sheet.close()
-    say(f"{len(sheet.findings)} explained, {sheet.failed} could not be read; wrote {out}")
+    unanswered = sum(bool(item["message"]) for item in sheet.findings)
+    doubted = f" ({unanswered} of them would be refused: see findings.json)" if unanswered else ""
+    say(f"{len(sheet.findings)} explained{doubted}, {sheet.failed} could not be read; wrote {out}")
     say("An evidence region is where the model sees tumour; it is no segmentation. " + DISCLAIMER)
     return 1 if sheet.failed else 0
+
+
+def _check_wishes(predictor: "Predictor", way: Way, of: str, against: str) -> None:
+    """Refuse what no slice can be given, before anything is written."""
+    for option, name in (("--of", of), ("--against", against)):
+        if name and name not in predictor.classes:
+            raise RunError(f"{option} {name}: the model knows {', '.join(predictor.classes)}. Name one of these")
+    if against and against == of:
+        raise RunError(f"--of {of} --against {against}: nothing sets a class apart from itself. Give two classes")
+    if way != "gradcam" and predictor.card.region is None:
+        raise RunError(f"--way {way} needs a bundle with a region head. Teach it with `tumorlens region RUN`")
 
 
 class _Sheet:
@@ -101,9 +117,11 @@ class _Sheet:
         seen = item.finding(self._region.threshold) if self._region else None
         name = self._folder.save(item, values)
         region = seen.mask if seen else None
-        panel(item.picture.pixels, values, region).save(self._out / f"{name}{PANEL}")
-        title = f"{class_title(found.predicted)}, {found.confidence:.0%}; not for diagnosis. {name}"
-        lines = contours_svg(item.picture.pixels, values, title, region)
+        panel(item.picture.pixels, values, region, item.picture.spacing).save(self._out / f"{name}{PANEL}")
+        said = f"{class_title(found.predicted)}, {found.confidence:.0%}"
+        said = f"Would be refused; most probable: {said}" if found.message else said
+        title = f"{said}; not for diagnosis. {name}"
+        lines = contours_svg(item.picture.pixels, values, title, region, item.picture.spacing)
         # Names on disk need not be UTF-8.
         (self._out / f"{name}{LINES}").write_text(lines, encoding="utf-8", errors="backslashreplace")
         if self._volume is None or self._volume.source != found.source:
@@ -113,11 +131,13 @@ class _Sheet:
         self.findings.append({
             "input": found.source, "frame": found.frame, "predicted": found.predicted,
             "confidence": found.confidence, "message": found.message, "map": f"{name}.npy",
-            "evidence_region": seen.to_json() if seen else None,
+            "evidence_region": seen.to_json(item.picture.orientation) if seen else None,
         })  # fmt: skip
 
     def close(self) -> None:
         """Write what is left."""
+        if not self.findings:  # a list from an earlier call stays
+            return
         (self._out / "findings.json").write_text(json.dumps(self.findings, indent=2) + "\n", encoding="utf-8")
         self._end_volume()
 

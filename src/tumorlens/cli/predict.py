@@ -17,7 +17,7 @@ from tumorlens.errors import RunError
 from tumorlens.model.bundle import CARD
 from tumorlens.model.label_sets import DEFAULT_COVERAGE
 from tumorlens.ordered import in_order
-from tumorlens.pipeline import REFERENCE, Explained, MapFolder, Way, explain_paths
+from tumorlens.pipeline import REFERENCE, Explained, MapFolder, Way, check_apart, explain_paths
 from tumorlens.records import Prediction
 from tumorlens.runtime.engine import EngineName, Precision, cache_folder
 from tumorlens.runtime.predictor import Predictor
@@ -71,6 +71,8 @@ def predict(
         return 0
     going_on = resume and unfinished
     _check_free(out, heatmaps, overwrite or going_on, unfinished)
+    if heatmaps:
+        check_apart(inputs, heatmaps)
     one = len(inputs) == 1 and inputs[0].is_file() and not inputs[0].name.lower().endswith((*ARCHIVES, *VOLUMES))
     predictor = Predictor(model, coverage, answer_all, precision, not one, engine, cache_folder())
     if way != "gradcam" and predictor.card.region is None:

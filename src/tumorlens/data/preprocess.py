@@ -30,7 +30,7 @@ def prepare(picture: Slice, settings: PreprocessSettings) -> tuple[Float32, Geom
     box = _head_box(scaled, settings)
     top, left, bottom, right = box
     crop = scaled[top:bottom, left:right]
-    height, width = _square_pixels(crop.shape[0], crop.shape[1], picture.spacing)
+    height, width = square_pixels(crop.shape[0], crop.shape[1], picture.spacing)
     if (height, width) != crop.shape:
         crop = resize(crop, height, width)
     side = max(height, width)
@@ -80,7 +80,7 @@ def resize(values: Float32, height: int, width: int) -> Float32:
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
 
 
-def _square_pixels(height: int, width: int, spacing: tuple[float, float] | None) -> tuple[int, int]:
+def square_pixels(height: int, width: int, spacing: tuple[float, float] | None) -> tuple[int, int]:
     """The size at which a crop's pixels are square and as fine as its finest; its own where the spacing is no help."""
     if spacing is None or not min(spacing) > 0:
         return height, width

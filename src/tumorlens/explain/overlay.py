@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tumorlens.data.preprocess import square_pixels
 from tumorlens.records import Float32
 
 PANEL = 320  # pixels of height
@@ -65,19 +66,39 @@ def line_colour(level: float) -> Float32:
     return np.asarray(colour(np.array([0.55 + 0.45 * level], dtype=np.float32))[0])
 
 
-def panel(pixels: Float32, values: Float32, region: NDArray[np.bool_] | None = None) -> Image.Image:
+def as_seen(picture: Image.Image, spacing: tuple[float, float] | None) -> Image.Image:
+    """A picture with square pixels: a slice cut across thick ones is a strip otherwise.
+
+    Args:
+        picture: of a slice.
+        spacing: distance of its rows and of its columns in mm; None where unknown.
+    """
+    height, width = square_pixels(picture.height, picture.width, spacing)
+    if (width, height) == picture.size:
+        return picture
+    return picture.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def panel(
+    pixels: Float32,
+    values: Float32,
+    region: NDArray[np.bool_] | None = None,
+    spacing: tuple[float, float] | None = None,
+) -> Image.Image:
     """The slice, the heatmap over it with its scale, and the outline of a region, beside each other.
 
     Args:
         pixels: (height, width), any range.
         values: the map at the same size, at least 0.
         region: (height, width), or None for a panel of two.
+        spacing: distance of rows and of columns in mm; None where unknown.
 
     Returns:
         An RGB image, each part `PANEL` pixels high.
     """
     plain = Image.fromarray(to_grey(pixels)).convert("RGB")
-    width = max(1, round(plain.width * PANEL / plain.height))
+    seen_height, seen_width = square_pixels(plain.height, plain.width, spacing)
+    width = max(1, round(seen_width * PANEL / seen_height))
     parts = [plain, overlay(pixels, values)]
     shown = [np.asarray(part.resize((width, PANEL), Image.Resampling.BICUBIC)) for part in parts]
     if region is not None:

@@ -9,6 +9,7 @@ from contourpy import contour_generator
 from numpy.typing import NDArray
 from PIL import Image
 
+from tumorlens.data.preprocess import square_pixels
 from tumorlens.explain.overlay import LEVELS, OUTLINE, line_colour, to_grey
 from tumorlens.records import Float32
 
@@ -17,7 +18,13 @@ _DASHES = ("1.5 2.5", "5 2.5", "none")
 _HEIGHT, _LEGEND, _LINE = 480, 150, 22  # of the drawing, whatever the slice's size
 
 
-def contours_svg(pixels: Float32, values: Float32, title: str, region: NDArray[np.bool_] | None = None) -> str:
+def contours_svg(
+    pixels: Float32,
+    values: Float32,
+    title: str,
+    region: NDArray[np.bool_] | None = None,
+    spacing: tuple[float, float] | None = None,
+) -> str:
     """The slice, lines where the heatmap passes shares of its peak, the outline of a region, and a legend.
 
     Args:
@@ -25,13 +32,14 @@ def contours_svg(pixels: Float32, values: Float32, title: str, region: NDArray[n
         values: the map at the same size, at least 0; nothing is drawn of an empty one.
         title: said below the slice, and to screen readers.
         region: (height, width), or None.
+        spacing: distance of rows and of columns in mm; None where unknown.
 
     Returns:
         The file's text. The slice is inside it, as PNG; the same input gives the same bytes.
     """
-    height, width = pixels.shape
-    scale = _HEIGHT / height
-    wide = round(width * scale)
+    height, width = square_pixels(pixels.shape[0], pixels.shape[1], spacing)
+    wide = round(width * _HEIGHT / height)
+    scale = (wide / pixels.shape[1], _HEIGHT / pixels.shape[0])
     png = BytesIO()
     Image.fromarray(to_grey(pixels)).save(png, "PNG")
     parts = [
@@ -63,13 +71,13 @@ def contours_svg(pixels: Float32, values: Float32, title: str, region: NDArray[n
     )
 
 
-def _path(values: Float32, level: float, scale: float) -> str:
-    """Contours of (height, width) at a level as path data; a border of zeros closes those that leave the picture."""
+def _path(values: Float32, level: float, scale: tuple[float, float]) -> str:
+    """Contours of (height, width) at a level as path data, x and y scaled; a border closes those that leave."""
     padded = np.pad(values, 1)
     lines = contour_generator(z=padded).lines(level)
     # Pixel (row, column) has its middle at half a pixel, and one more is the border.
     return "".join(
-        "M" + "L".join(f"{(x - 0.5) * scale:.1f},{(y - 0.5) * scale:.1f}" for x, y in np.asarray(line))
+        "M" + "L".join(f"{(x - 0.5) * scale[0]:.1f},{(y - 0.5) * scale[1]:.1f}" for x, y in np.asarray(line))
         for line in lines
     )  # fmt: skip
 

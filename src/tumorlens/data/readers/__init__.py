@@ -25,7 +25,8 @@ from tumorlens.records import Float32, Sample, Slice
 __all__ = [
     "ALL_SLICES", "ARCHIVES", "SUFFIXES", "VOLUMES", "Entry", "Plane", "ReadOptions", "Refused", "check_size",
     "entries_in",
-    "find_inputs", "forget", "header_facts", "images_below", "in_uploads", "open_entry", "read_mask", "read_slice",
+    "find_inputs", "forget", "header_facts", "images_below", "in_uploads", "is_known", "open_entry", "read_mask",
+    "read_slice",
     "read_slices", "write_maps",
 ]  # fmt: skip
 
@@ -84,7 +85,17 @@ def read_slices(path: Path | Entry, options: ReadOptions = ALL_SLICES) -> list[S
     if options.every < 1:
         raise InputError(f"every {options.every} slices is nothing; allowed are 1 (each) and more")
     entry = _loaded(path)
-    slices = cast(list[Slice], _reader(entry).read(entry, check_size, options))
+
+    def check(entry: Entry, height: int, width: int, frames: int = 1) -> None:
+        check_size(entry, height, width, frames)
+        wanted = 1 if options.frame is not None else -(-frames // options.every)
+        if options.most and height * width * wanted > options.most:
+            raise InputError(
+                f"{entry.name}: {wanted} slices of {width} x {height} pixels are more than what is left of the limit "
+                "here. Give it in parts, or use `tumorlens predict`"
+            )
+
+    slices = cast(list[Slice], _reader(entry).read(entry, check, options))
     if not slices:
         raise InputError(f"{entry.name}: no slice in it that was asked for. Ask for others")
     return slices
@@ -179,6 +190,11 @@ def header_facts(entry: Entry) -> dict[str, str]:
     return dicom_header.facts(entry) if dicom_header.is_dicom(entry) else {}
 
 
+def is_known(entry: Entry) -> bool:
+    """Whether a folder is searched for such a file: by its suffix, or by DICOM's mark."""
+    return entry.name.lower().endswith((*SUFFIXES, *ARCHIVES)) or dicom_header.is_dicom(entry)
+
+
 def entries_in(path: Path) -> Iterator[Entry | Refused]:
     """Every file that can be read below a folder or in an archive, archives opened, in natural order; else the file."""
     for file in images_below(path) if path.is_dir() else [path]:
@@ -220,7 +236,7 @@ def images_below(folder: Path) -> list[Path | Refused]:
             waiting += [Path(top, name) for name in folders if Path(top, name).is_symlink()]
             for name in names:
                 path = Path(top, name)
-                if path.is_file() and not name.startswith("._") and _is_known(Entry(str(path))):
+                if path.is_file() and not name.startswith("._") and is_known(Entry(str(path))):
                     found.append((path, path))
     found.sort(key=lambda item: [natural(part) for part in item[0].relative_to(folder).parts])
     return [item for _, item in found]
@@ -277,13 +293,9 @@ def _reader(entry: Entry) -> ModuleType:
 
 def _is_wanted(entry: Entry) -> bool:
     try:
-        return _is_known(entry)
+        return is_known(entry)
     except InputError:  # a damaged member is worth a sentence
         return True
-
-
-def _is_known(entry: Entry) -> bool:
-    return entry.name.lower().endswith((*SUFFIXES, *ARCHIVES)) or dicom_header.is_dicom(entry)
 
 
 def _row_options(sample: Sample) -> ReadOptions:

@@ -79,6 +79,7 @@ class ReadOptions:
     `plane`: the plane in which a volume is cut; empty is the one it was acquired in. `every`: take each n-th slice.
     `frame`: this one only (its number stays the one it has in the whole file). `whole`: also slices of a volume that
     show little of the head. `window`: DICOM values as the header asks to show them (VOI LUT or window) instead of all.
+    `most`: a file of which more pixels are wanted is refused before it is decoded; 0 for the limit that all files have.
     """
 
     plane: Plane = ""
@@ -86,3 +87,4 @@ class ReadOptions:
     frame: int | None = None
     whole: bool = False
     window: bool = False
+    most: int = 0

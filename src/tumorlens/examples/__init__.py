@@ -36,9 +36,9 @@ _UNSURE = (
 )
 
 EXAMPLES: tuple[Example, ...] = (
+    Example("sellar_mass", "Sellar", _DRAWN.format("a mass in the midline, as pituitary tumours show it,")),
     Example("ring_lesion", "Ring", _UNSURE.format("a ring-enhancing lesion, as gliomas show it,")),
     Example("convexity_mass", "Convexity", _UNSURE.format("a mass at the skull, as meningiomas show it,")),
-    Example("sellar_mass", "Sellar", _DRAWN.format("a mass in the midline, as pituitary tumours show it,")),
     Example("healthy_axial", "Healthy", "Synthetic: an averaged healthy head, axial, with a drawn skull."),
     Example("healthy_coronal", "Coronal", "Synthetic: an averaged healthy head, coronal, with a drawn skull."),
     Example("lesion_volume", "Volume", _DRAWN.format("a ring-enhancing lesion") + " Twenty-four thick axial slices."),

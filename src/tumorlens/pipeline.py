@@ -260,7 +260,7 @@ def _stem(address: str) -> str:
     name = Entry(address).name
     # Known endings alone: what follows the last dot of a DICOM UID is what tells it from others.
     ending = max((end for end in SUFFIXES if name.lower().endswith(end)), key=len, default="")
-    stem = name.removesuffix(name[len(name) - len(ending) :]) or name
+    stem = name[: len(name) - len(ending)] or name
     # Members of archives may have names that no file system takes.
     stem = re.sub(r'[\x00-\x1f<>:"|?*]', "_", stem)
     raw = os.fsencode(stem)

@@ -67,7 +67,7 @@ def test_slices_are_turned_upright(tmp_path: Path, plane: str, orientation: int)
 
 @pytest.mark.parametrize("cosines", [None, [0, 0, 0, 0, 0, 0], [1, 0, 0, 1, 0, 0], [float("nan")] * 6])
 def test_useless_cosines_turn_nothing(cosines: list[float] | None) -> None:
-    assert dicom_place.lie(cosines) == ("", 0)
+    assert dicom_place.plane_of(cosines) == ("", 0)
 
 
 def test_enhanced_frames_have_their_own_rescale(tmp_path: Path) -> None:

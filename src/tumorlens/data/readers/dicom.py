@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tumorlens.data.orientation import turn
 from tumorlens.data.readers.dicom_header import dataset_of
 from tumorlens.data.readers.dicom_pixels import check_pixels, frame_values, group_of, has_pixels, stored_frames
-from tumorlens.data.readers.dicom_place import lie, spacing_of
+from tumorlens.data.readers.dicom_place import plane_of, spacing_of
 from tumorlens.data.readers.entry import Entry, ReadOptions
 from tumorlens.errors import InputError
 from tumorlens.records import Slice
@@ -79,7 +79,7 @@ def _numbers(entry: Entry, count: int, options: ReadOptions) -> range:
 
 def _frame(dataset: Any, stored: NDArray[Any], entry: Entry, number: int, options: ReadOptions) -> Slice:
     values = frame_values(dataset, stored, number, options.window)
-    plane, orientation = lie(group_of(dataset, number, "PlaneOrientationSequence").get("ImageOrientationPatient"))
+    plane, orientation = plane_of(group_of(dataset, number, "PlaneOrientationSequence").get("ImageOrientationPatient"))
     spacing = spacing_of(group_of(dataset, number, "PixelMeasuresSequence").get("PixelSpacing"))
     if spacing and orientation // 2 % 2:
         spacing = spacing[::-1]

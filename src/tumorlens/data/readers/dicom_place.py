@@ -14,7 +14,7 @@ _UPRIGHT = {
 }
 
 
-def lie(cosines: Any) -> tuple[str, int]:
+def plane_of(cosines: Any) -> tuple[str, int]:
     """The nearest plane, and the turn that makes the picture upright; ("", 0) where the header does not say."""
     directions = axes_of(cosines)
     if directions is None:

@@ -188,7 +188,7 @@ def test_figures_say_whose_they_are() -> None:
     card = Predictor(REFERENCE).card
     said = Prediction("a.png", 0, "ok", card.classes, (0.97, 0.01, 0.01, 0.01))
     assert "the models of its cross-validation said" in own_kind(card.metrics, said)
-    assert "patient groups that they never saw" in own_kind(card.metrics, said)
+    assert "patient groups, none of them seen in training" in own_kind(card.metrics, said)
 
 
 def test_what_does_not_count_rules_nothing_out() -> None:

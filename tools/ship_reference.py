@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from tumorlens.data.predictions import read_predictions
+from tumorlens.evaluate.by_confidence import FOLDS
 from tumorlens.evaluate.evaluation import evaluate_run
 from tumorlens.evaluate.model_card import PAGE, write_model_card
 from tumorlens.evaluate.results import card_metrics
@@ -44,8 +45,8 @@ def main(run: Path, crossval: Path, licence: Path) -> None:
             # `calibrate` corrected the temperature by the folds, and measured what a confidence is worth after it.
             "metrics": {
                 **card_metrics(evaluation),
-                "by_confidence": trained.metrics["by_confidence"],
-                "whose": "the models of its cross-validation",
+                "figures_of": FOLDS,
+                **{key: trained.metrics[key] for key in ("by_confidence", "by_confidence_of")},
             },
             "least_confidence": LEAST_CONFIDENCE,
         }

@@ -21,3 +21,12 @@ def test_bands_count_their_own_slices_and_patients() -> None:
     assert all(other["right"] is None for other in found["a"][:2])
     assert found["b"][2]["right"] is None  # five slices: below LEAST
     assert LEAST > 5
+
+
+def test_a_band_that_is_all_right_is_no_certainty() -> None:
+    """Every draw of eight patients is all right; how sure that makes one, Wilson's interval says."""
+    rows, groups = np.stack([np.array([0.97, 0.03])] * 24), tuple(f"made:{n // 3}" for n in range(24))
+    found = by_confidence(Answers(("a", "b"), np.zeros(24, dtype=int), rows, groups), rounds=50)
+    right = found["a"][2]["right"]
+    assert (right["value"], right["n"], right["high"]) == (1.0, 8, 1.0)
+    assert right["low"] == pytest.approx(0.676, abs=0.001)

@@ -12,6 +12,7 @@ from tumorlens.cli import main
 from tumorlens.data.predictions import read_predictions, write_predictions
 from tumorlens.errors import RunError
 from tumorlens.evaluate.answers import FLOOR
+from tumorlens.evaluate.by_confidence import FOLDS
 from tumorlens.evaluate.recalibrate import AS_TRAINED, CORRECTED, TEMPERATURE, VECTOR, recalibrate, recalibrated
 from tumorlens.evaluate.run_folder import Run
 from tumorlens.model.bundle import load_card
@@ -123,6 +124,7 @@ def test_the_command_puts_it_into_a_bundle(tiny_run: Path, tmp_path: Path, capsy
     assert card.label_sets is not None and "2 folds" in card.label_sets.fitted_on
     # What a confidence is worth is told of the answers that the new temperature gives, not of those before it.
     assert set(card.metrics["by_confidence"]) == set(card.classes)
+    assert card.metrics["by_confidence_of"] == FOLDS
     assert card.metrics.get("overall") == load_card(tiny_run / "bundle").metrics.get("overall")
     (tmp_path / "cv" / "fold0" / "bundle" / "model.json").write_text("{}")
     assert main(["calibrate", str(tmp_path / "cv")]) == 1

@@ -206,15 +206,10 @@ def trust(predictor: Predictor, prediction: Prediction) -> None:
         for key, values in figures.items()
     ]
     if rows:
-        st.markdown(words.MEASURED.format(whose=whose(card.metrics)))
+        st.markdown(words.MEASURED.format(whose=card.metrics.get("figures_of", words.THE_MODEL)))
         st.table(rows)
     st.markdown((words.ANSWERS_ALL if card.refusal is None else words.REFUSES) + "\n" + words.LIMITS)
     st.caption(f"Model {card.name}, made {card.created[:10]} · classes {', '.join(card.classes)} · {card.licence}")
-
-
-def whose(metrics: Mapping[str, Any]) -> str:
-    """Which models a card's figures are of: a last model, which learned from everybody, has those of its folds."""
-    return str(metrics.get("whose", "the model"))
 
 
 def own_kind(metrics: Mapping[str, Any], prediction: Prediction) -> str:
@@ -226,10 +221,10 @@ def own_kind(metrics: Mapping[str, Any], prediction: Prediction) -> str:
             right = band["right"]
             if right is None:
                 return f"It seldom says {said}: too few of the tested slices to say how often that is right."
-            models = whose(metrics)
+            models = metrics.get("by_confidence_of", words.THE_MODEL)
             return (
                 f"Where {models} said {said}, that was right in **{_interval(right)}** of {right['n_slices']} slices "
-                f"of {right['n']} patient groups that {'it' if models == 'the model' else 'they'} never saw."
+                f"of {right['n']} patient groups, none of them seen in training."
             )
     return ""
 

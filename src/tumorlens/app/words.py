@@ -30,6 +30,7 @@ AGAINST_HELP = "What sets the class above apart from this one: the difference of
 RANGE_HELP = "How grey values are shown. It changes the picture on this page, not the answer."
 
 TRUST = "How far to trust this"
+THE_MODEL = "the model"
 MEASURED = "Measured on patients that {whose} never saw, with 95 % intervals by patient:"
 LIMITS = (
     "- Tumours and healthy heads of the training data come largely from different sources; part of what tells them "

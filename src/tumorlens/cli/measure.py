@@ -64,7 +64,7 @@ def calibrate(run: Positional[Path], /, bundle: Path | None = None, coverage: fl
         coverage: How often the truth is to be in the label sets that are measured.
     """
     from tumorlens.data.predictions import write_predictions
-    from tumorlens.evaluate.by_confidence import by_confidence
+    from tumorlens.evaluate.by_confidence import FOLDS, by_confidence
     from tumorlens.evaluate.recalibrate import recalibrate, recalibrated, save_recalibration
     from tumorlens.evaluate.run_folder import PREDICTIONS, read_folds, read_run
     from tumorlens.evaluate.tables import recalibration_grids
@@ -91,7 +91,7 @@ def calibrate(run: Positional[Path], /, bundle: Path | None = None, coverage: fl
             "temperature": temperature,
             "temperature_factor": temperature / card.own_temperature,
             "label_sets": found.label_sets,
-            "metrics": card.metrics | {"by_confidence": by_confidence(found.across)},
+            "metrics": card.metrics | {"by_confidence": by_confidence(found.across), "by_confidence_of": FOLDS},
         }
         write_card(bundle, card.model_copy(update=kept))
         written.append(f"the card of {bundle}")

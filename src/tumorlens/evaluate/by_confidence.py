@@ -5,11 +5,14 @@ from typing import Any
 
 from tumorlens.bootstrap import ROUNDS, PatientBootstrap, share
 from tumorlens.evaluate.answers import Answers
+from tumorlens.evaluate.kinds import estimate
 from tumorlens.evaluate.values import plain
 
 #: Bands of confidence; a probability of the upper end belongs to the band.
 EDGES = (0.5, 0.8, 0.95, 0.99, 1.0)
 LEAST = 10  # slices of a band, fewer say nothing
+#: Whose figures a card has where they are not of the model itself: one that learned from everybody has those of others.
+FOLDS = "the models of its cross-validation"
 
 
 def by_confidence(answers: Answers, rounds: int = ROUNDS, seed: int = 0) -> dict[str, list[dict[str, Any]]]:
@@ -27,8 +30,8 @@ def by_confidence(answers: Answers, rounds: int = ROUNDS, seed: int = 0) -> dict
             part = answers.take(inside)
             right = None
             if len(part) >= LEAST:
-                estimate = PatientBootstrap(part.groups, rounds, seed).estimate(share(part.right))
-                right = plain(vars(estimate))
+                draws = PatientBootstrap(part.groups, rounds, seed)
+                right = plain(vars(estimate(draws, "ppv", share(part.right))))
             bands.append({"low": low, "high": high, "right": right})
         found[name] = bands
     return found

@@ -20,6 +20,7 @@ from tumorlens.data.dataset import load_dataset
 from tumorlens.data.index import index_folder
 from tumorlens.data.manifest import read_manifest, write_manifest
 from tumorlens.data.predictions import read_predictions
+from tumorlens.data.readers import read_slices
 from tumorlens.data.splits import split_shares
 from tumorlens.experiment import run_experiment
 from tumorlens.explain.scores import rank_likeness
@@ -300,6 +301,25 @@ def test_a_stopped_training_of_the_head_ends_like_one_that_was_not(
     fit(other, RegionCheckpoint(path, "another"))
     assert other == whole
     assert not (taught / "region_part.safetensors").exists()
+
+
+def test_a_slice_that_cannot_be_set_apart_costs_only_itself(
+    taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--against is the answer itself for some slices of a folder, and not for others."""
+    for kind in ("meningioma", "no_tumor", "glioma", "pituitary"):
+        Image.fromarray(draw_head(kind, 1, 1)).save(tmp_path / f"{kind}.png")
+    inputs = [str(path) for path in sorted(tmp_path.glob("*.png"))]
+    answered = [item.prediction.predicted for item in Predictor(taught / "bundle", answer_all=True).predict(
+        [read_slices(Path(path))[0] for path in inputs])]  # fmt: skip
+    assert len(set(answered)) > 1
+    against = answered[0]
+    call = ["explain", *inputs, "--out", str(tmp_path / "why"), "--model", str(taught / "bundle")]
+    assert main([*call, "--against", against]) == 1
+    said = capsys.readouterr()
+    assert f"{against} is its answer, and nothing sets it apart from itself" in said.out + said.err
+    findings = json.loads((tmp_path / "why" / "findings.json").read_text())
+    assert [item["predicted"] for item in findings] == [name for name in answered if name != against]
 
 
 def test_maps_never_replace_pictures(taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ from tumorlens.explain.gradcam import gradcam
 from tumorlens.explain.overlay import contoured, overlay
 from tumorlens.explain.png import write_png
 from tumorlens.explain.sharpen import contrast, sharpen
+from tumorlens.model.bundle import Card
 from tumorlens.ordered import in_order
 from tumorlens.records import Float32, Prediction, Slice
 from tumorlens.runtime.predictor import Answer, Predictor, failed
@@ -148,6 +149,19 @@ def explain_paths(
     for found, done in in_order(answer, batches, streams + 1, streams + 2):
         yield found
         on_progress(before + done, len(files))
+
+
+def check_way(way: Way, card: Card) -> None:
+    """Refuse a kind of map that no slice could be given.
+
+    Raises:
+        RunError: it needs a region head, and the bundle has none.
+    """
+    if way != "gradcam" and card.region is None:
+        raise RunError(
+            f"--way {way} needs a bundle with a region head, and {card.name} has no region head. Take gradcam, or "
+            "teach it with `tumorlens region RUN`"
+        )
 
 
 def check_apart(paths: Sequence[Path], maps: Path) -> None:

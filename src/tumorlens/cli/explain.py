@@ -1,6 +1,7 @@
 """`tumorlens explain`, `explain score` and `explain sanity`."""
 
 import json
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -8,7 +9,7 @@ from tyro.conf import Positional
 
 from tumorlens import DISCLAIMER
 from tumorlens.cli.terminal import progress_bar, say
-from tumorlens.errors import InputError, RunError
+from tumorlens.errors import InputError, RunError, TumorlensError
 from tumorlens.pipeline import REFERENCE, Way
 
 PANEL, LINES = "_panel.png", ".svg"
@@ -52,7 +53,7 @@ def explain(
         drawn: The overlay in colour, or as contours at a quarter, a half and three quarters of the map's peak.
         overwrite: Write into a folder that has files.
     """
-    from tumorlens.pipeline import MapFolder, check_apart, explain_paths
+    from tumorlens.pipeline import MapFolder, check_apart, check_way, explain_paths
     from tumorlens.runtime.predictor import Predictor
 
     if not inputs:
@@ -62,37 +63,46 @@ def explain(
     if way == "region" and (of or against):
         raise RunError("--way region is where the model sees tumour, whatever the class: leave out --of and --against")
     predictor = Predictor(model, answer_all=True)
-    _check_wishes(predictor, way, of, against)
+    check_way(way, predictor.card)
+    _check_classes(predictor, of, against)
     check_apart(inputs, out)
     sheet = _Sheet(out, MapFolder(out, drawn, (PANEL, LINES)), predictor.card.region)
     try:
         with progress_bar() as bar:
             answers = explain_paths(inputs, predictor, lambda done, n: bar.update("explaining", done, n), maps=out)
-            for batch in answers:
-                for item in batch:
-                    if item.answer.evidence is None or item.picture is None:
-                        say(f"left out: {item.answer.prediction.message}")
-                        sheet.failed += 1
-                        continue
-                    sheet.add(item, item.heatmap(of, target, way, against))
+            for item in chain.from_iterable(answers):
+                try:
+                    values = _map_of(item, of, target, way, against)
+                except TumorlensError as error:
+                    say(f"left out: {error}")
+                    sheet.failed += 1
+                    continue
+                sheet.add(item, values)
     finally:  # what was found before an interruption stays
         sheet.close()
     unanswered = sum(bool(item["message"]) for item in sheet.findings)
     doubted = f" ({unanswered} of them would be refused: see findings.json)" if unanswered else ""
-    say(f"{len(sheet.findings)} explained{doubted}, {sheet.failed} could not be read; wrote {out}")
+    say(f"{len(sheet.findings)} explained{doubted}, {sheet.failed} left out; wrote {out}")
     say("An evidence region is where the model sees tumour; it is no segmentation. " + DISCLAIMER)
     return 1 if sheet.failed else 0
 
 
-def _check_wishes(predictor: "Predictor", way: Way, of: str, against: str) -> None:
-    """Refuse what no slice can be given, before anything is written."""
+def _check_classes(predictor: "Predictor", of: str, against: str) -> None:
+    """Refuse classes that no slice can be explained by, before anything is written."""
     for option, name in (("--of", of), ("--against", against)):
         if name and name not in predictor.classes:
             raise RunError(f"{option} {name}: the model knows {', '.join(predictor.classes)}. Name one of these")
     if against and against == of:
         raise RunError(f"--of {of} --against {against}: nothing sets a class apart from itself. Give two classes")
-    if way != "gradcam" and predictor.card.region is None:
-        raise RunError(f"--way {way} needs a bundle with a region head. Teach it with `tumorlens region RUN`")
+
+
+def _map_of(item: "Explained", of: str, target: Literal["probability", "logit"], way: Way, against: str) -> "Float32":
+    found = item.answer.prediction
+    if item.answer.evidence is None:
+        raise InputError(found.message)
+    if not of and against == found.predicted:
+        raise InputError(f"{found.source}: {against} is its answer, and nothing sets it apart from itself. Name --of")
+    return item.heatmap(of, target, way, against)
 
 
 class _Sheet:

@@ -17,7 +17,7 @@ from tumorlens.errors import RunError
 from tumorlens.model.bundle import CARD
 from tumorlens.model.label_sets import DEFAULT_COVERAGE
 from tumorlens.ordered import in_order
-from tumorlens.pipeline import REFERENCE, Explained, MapFolder, Way, check_apart, explain_paths
+from tumorlens.pipeline import REFERENCE, Explained, MapFolder, Way, check_apart, check_way, explain_paths
 from tumorlens.records import Prediction
 from tumorlens.runtime.engine import EngineName, Precision, cache_folder
 from tumorlens.runtime.predictor import Predictor
@@ -75,10 +75,7 @@ def predict(
         check_apart(inputs, heatmaps)
     one = len(inputs) == 1 and inputs[0].is_file() and not inputs[0].name.lower().endswith((*ARCHIVES, *VOLUMES))
     predictor = Predictor(model, coverage, answer_all, precision, not one, engine, cache_folder())
-    if way != "gradcam" and predictor.card.region is None:
-        raise RunError(
-            f"--way {way}: {model} has no region head. Take gradcam, or teach it with `tumorlens region RUN`"
-        )
+    check_way(way, predictor.card)
     plan: dict[str, Any] = {
         "inputs": list(map(str, inputs)), "model": file_hash(model / CARD), "precision": predictor.engine.precision,
         "engine": engine, "coverage": coverage, "answer_all": answer_all, "plane": plane, "every": every,

@@ -83,7 +83,7 @@ def _what(predictor: Predictor, prediction: Prediction, key: str) -> tuple[str, 
 def _pictures(item: Explained, predictor: Predictor, target: str, against: str, way: Way) -> None:
     """The slice and its map, as the reader wants them drawn."""
     assert item.picture is not None
-    pixels = item.picture.pixels
+    pixels, spacing = item.picture.pixels, item.picture.spacing
     picture, map_side = st.columns(2)
     drawn = st.segmented_control(
         "Map as", get_args(Drawn), default="colour", format_func=DRAWN.__getitem__, key="drawn", required=True,
@@ -97,15 +97,15 @@ def _pictures(item: Explained, predictor: Predictor, target: str, against: str, 
     shown = _windowed(pixels, low, high)
     values = item.heatmap("" if way == "region" else target, way=way, against="" if way == "region" else against)
     outlines, said = _with_region(item, shown, predictor)
-    plain = as_seen(Image.fromarray(outlines), item.picture.spacing)
+    plain = as_seen(Image.fromarray(outlines), spacing)
     what = _map_caption(target, against, way)
-    map_picture = _contour(shown, values) if drawn == "contour" else overlay(shown, values, opacity / 100)
-    map_picture, spacing = as_seen(map_picture, item.picture.spacing), item.picture.spacing
+    over = _contour(shown, values) if drawn == "contour" else overlay(shown, values, opacity / 100)
+    map_picture = as_seen(over, spacing)
     if drawn == "compare":
         with picture.container():
             share = st.slider("Before / after", 0, 100, 50, format="%d %%", key="wipe", label_visibility="collapsed")
-        grey = np.asarray(as_seen(Image.fromarray(to_grey(shown)), spacing))
-        picture.image(_wiped(grey, map_picture, share), caption="Left: the slice; right: its map",
+        grey = as_seen(Image.fromarray(to_grey(shown)), spacing)
+        picture.image(_wiped(np.asarray(grey), map_picture, share), caption="Left: the slice; right: its map",
                       width="stretch", alt="The slice on the left, its heatmap on the right")  # fmt: skip
         map_side.image(plain, caption=said, width="stretch", alt=said)
     else:

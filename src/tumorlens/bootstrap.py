@@ -37,6 +37,10 @@ class PatientBootstrap:
     def __len__(self) -> int:
         return len(self._member)
 
+    def speaking(self, among: NDArray[np.bool_]) -> int:
+        """How many patient groups have one of the marked slices (n,)."""
+        return len(np.unique(self._member[among]))
+
     def totals(self, values: NDArray[Any]) -> Values:
         """Sums over the drawn slices of a value (n,) or of several (n, k): (1 + rounds,) or (1 + rounds, k)."""
         ordered = np.asarray(values, dtype=np.float64)[self._order]

@@ -1,5 +1,6 @@
 """The nouns that travel between the rooms. Plain frozen values: no behaviour beyond their own consistency."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -131,7 +132,8 @@ class Heatmap:
 class Estimate:
     """A figure with its 95 % interval.
 
-    `n` counts the resampling units (patient groups); `n_slices` the slices behind them.
+    `n` counts the resampling units (patient groups); `n_slices` the slices behind them. Without an interval (it cannot
+    be had, or would say nothing) `low` and `high` are NaN.
     """
 
     value: float
@@ -142,7 +144,12 @@ class Estimate:
     better: Better = "higher"
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+        return f"{self.value:.3f} ({self.interval})" if self.interval else f"{self.value:.3f}"
+
+    @property
+    def interval(self) -> str:
+        """The interval as people write it, empty where there is none."""
+        return "" if math.isnan(self.low) else f"{self.low:.3f} to {self.high:.3f}"
 
 
 @dataclass(frozen=True)

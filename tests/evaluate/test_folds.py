@@ -15,8 +15,10 @@ from tumorlens.data.predictions import write_predictions
 from tumorlens.errors import RunError
 from tumorlens.evaluate.evaluation import evaluate_run, save_metrics
 from tumorlens.evaluate.folds import fold_table, mean_and_sd, save_folds
+from tumorlens.evaluate.recalibrate import recalibrate
 from tumorlens.evaluate.report import write_report
 from tumorlens.evaluate.run_folder import read_folds
+from tumorlens.evaluate.tables import overall_grid
 from tumorlens.records import CLASSES
 
 
@@ -121,3 +123,27 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     (folder / "fold2" / "config.json").write_text('{"manifest": 3}')
     with pytest.raises(RunError, match=r"fold2.config\.json: damaged \(manifest is 3\)"):
         evaluate_run(folder, 10)
+
+
+def test_patients_in_two_folds_label_the_pool_and_stop_calibration(tmp_path: Path) -> None:
+    """Each fold's model learned from what the other tested."""
+    folder = tmp_path / "cv"
+    for fold in range(2):
+        tested = [
+            replace(item, source=f"{fold}/{item.source}")
+            for item in make_predictions(which=slice(fold, fold + 2))  # one patient of each kind in both
+        ]
+        write_run(folder / f"fold{fold}", tested, str(fold))
+    evaluation = evaluate_run(folder, 10)
+    assert evaluation.leaky and "SPLIT BY SLICE" in evaluation.warnings[0]
+    assert "unseen" not in overall_grid(evaluation).heads[1]
+    with pytest.raises(RunError, match=r"5 patient groups are on two sides"):
+        recalibrate(read_folds(folder), 0.9, rounds=10)
+
+
+def test_a_patient_on_two_sides_of_one_fold_labels_the_pool(tmp_path: Path) -> None:
+    folder = write_folds(tmp_path / "cv")
+    rows = make_predictions(which=slice(0, None, 3))
+    learned = [replace(item, source=f"more/{item.source}", split="train") for item in rows[:1]]
+    write_predictions([*rows, *learned], folder / "fold0" / "predictions.csv", CLASSES)
+    assert evaluate_run(folder, 10).leaky

@@ -1,4 +1,6 @@
+import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,10 +9,12 @@ import pytest
 from sklearn import metrics as reference
 
 from tumorlens.bootstrap import PatientBootstrap, share
+from tumorlens.cli import main
 from tumorlens.data.predictions import read_predictions, write_predictions
 from tumorlens.errors import RunError
 from tumorlens.evaluate.answers import Answers, collect
 from tumorlens.evaluate.evaluation import evaluate_predictions, evaluate_run
+from tumorlens.evaluate.kinds import share_estimate, wilson
 from tumorlens.evaluate.metrics import tabulate, tumour_figures
 from tumorlens.evaluate.report import write_report
 from tumorlens.records import CLASSES, Prediction
@@ -161,3 +165,48 @@ def test_names_in_reports_are_escaped(tmp_path: Path) -> None:
     evaluation = evaluate_predictions(as_predictions(make_answers(8, 2)), "<script>alert(1)</script>", 10)
     write_report(evaluation, tmp_path / "r.html")
     assert "<script>alert" not in (tmp_path / "r.html").read_text()
+
+
+def test_what_no_figure_counts_is_said() -> None:
+    items = as_predictions(make_answers())
+    told = [replace(items[0], status="refused"), replace(items[1], status="error"), replace(items[2], label="")]
+    found = evaluate_predictions([*told, *items[3:]], "part", 10)
+    assert f"3 of {len(items)} slices in test are in no figure: 1 refused, 1 not readable, 1 without a label." in (
+        found.warnings
+    )
+
+
+@pytest.mark.parametrize(("column", "value"), [("status", "OK"), ("split", "holdout")])
+def test_words_that_mean_nothing_here_are_refused(tmp_path: Path, column: str, value: str) -> None:
+    path = tmp_path / "predictions.csv"
+    write_predictions(as_predictions(make_answers(patients=4)), path, CLASSES)
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[1][column] = value
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    with pytest.raises(RunError, match=rf"line 3: {column} is '{value}', allowed are"):
+        read_predictions(path)
+
+
+def test_a_share_of_all_counts_the_patients_who_speak() -> None:
+    """Three patients of one class, all right: Wilson's interval is of three, however many others there are."""
+    answers = make_answers(patients=40)
+    few = answers.labels == answers.labels[0]
+    few &= np.isin(answers.groups, sorted({g for g, mine in zip(answers.groups, few, strict=True) if mine})[:3])
+    draws = PatientBootstrap(answers.groups, 50)
+    found = share_estimate(draws, "sensitivity", np.ones(len(answers), dtype=bool), few)
+    assert (found.low, found.high) == wilson(1.0, 3) and found.n == 3
+
+
+def test_a_table_alone_gets_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_predictions(as_predictions(make_answers(patients=8)), tmp_path / "mine.csv", CLASSES)
+    assert main(["evaluate", str(tmp_path / "mine.csv")]) == 0
+    assert (tmp_path / "mine" / "report.html").is_file()
+    assert main(["evaluate", str(tmp_path / "mine" / "predictions.csv")]) == 0
+    (tmp_path / "other").mkdir()
+    shutil.copyfile(tmp_path / "mine.csv", tmp_path / "other.csv")
+    assert main(["evaluate", str(tmp_path / "other.csv")]) == 1
+    assert "in the way of the report" in capsys.readouterr().err

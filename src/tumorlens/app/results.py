@@ -107,7 +107,7 @@ def _show(found: Evaluation, folder: Path | None) -> None:
         if key in table.overall:
             value = table.overall[key]
             column.metric(titles[key], f"{value.value:.3f}")
-            column.html(parts.soft(f"95 %: {value.low:.3f} to {value.high:.3f}"))
+            column.html(parts.soft(f"95 %: {value.interval or 'no interval'}"))
     tables, plots, confusion = st.tabs(["Tables", "Plots", "Confusion matrix"])
     with tables:
         for grid in (*figure_grids(found), *grids(found)):

@@ -1,5 +1,6 @@
 """`tumorlens evaluate`, `review` and `calibrate`: what follows from answers that are there. No PyTorch."""
 
+import shutil
 from pathlib import Path
 
 from tyro.conf import Positional
@@ -13,26 +14,47 @@ from tumorlens.model.label_sets import DEFAULT_COVERAGE
 def evaluate(runs: Positional[tuple[Path, ...]], /) -> int:
     """Evaluate the predictions of a run: tables here, metrics.json and report.html in its folder.
 
+    A table of answers alone (CSV) gets a folder of its name beside it.
+
     Several runs, which repeat each other with other seeds, are evaluated one by one and compared: mean, spread between
     runs, and the figures of what they say together.
 
     Args:
-        runs: Run folders made by train or crossval; of predictions.csv the label, patient_group and source columns are
-            used.
+        runs: Run folders made by train or crossval, or tables of answers; of these the label, patient_group and
+            source columns are used.
     """
     from tumorlens.evaluate.repeats import compare_runs
     from tumorlens.evaluate.results import evaluate_folder
 
     if not runs:
         raise RunError("no run given. Give one or more run folders: `tumorlens evaluate RUN`")
-    evaluations = [evaluate_folder(folder) for folder in runs]
-    if len(runs) > 1:
-        show_comparison(compare_runs(runs, evaluations))
+    folders = [_folder_of(given) for given in runs]
+    evaluations = [evaluate_folder(folder) for folder in folders]
+    if len(folders) > 1:
+        show_comparison(compare_runs(folders, evaluations))
     else:
         show_evaluation(evaluations[0])
-    for folder in runs:
+    for folder in folders:
         say(f"wrote {folder / 'metrics.json'} and {folder / 'report.html'}")
     return 0
+
+
+def _folder_of(given: Path) -> Path:
+    """The run folder that is meant; that of a table alone is made."""
+    from tumorlens.data.predictions import read_predictions
+    from tumorlens.evaluate.run_folder import PREDICTIONS
+
+    if not given.is_file():
+        return given
+    if given.name == PREDICTIONS:
+        return given.parent
+    read_predictions(given)
+    folder = given.with_suffix("")
+    if folder == given or (folder.exists() and not (folder / PREDICTIONS).is_file()):
+        raise RunError(f"{folder}: in the way of the report. Rename the table (to NAME.csv), or move that away")
+    folder.mkdir(exist_ok=True)
+    shutil.copyfile(given, folder / PREDICTIONS)
+    return folder
 
 
 def review(run: Positional[Path], /) -> int:

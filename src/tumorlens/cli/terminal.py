@@ -1,6 +1,8 @@
 """What the terminal shows: messages, a progress bar with the remaining time, and how Ctrl-C is taken."""
 
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -16,7 +18,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-console = Console()
+#: Columns where nothing tells how wide the paper is: a table in a file or a pipe is not to be cut at 80.
+_WIDE = 200
+
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDE)
 errors = Console(stderr=True)
 
 

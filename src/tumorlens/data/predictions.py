@@ -4,13 +4,14 @@ import csv
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeVar, get_args
 
 from tumorlens.errors import RunError
-from tumorlens.records import Prediction, Status
+from tumorlens.records import Prediction, Split, Status
 
 _BEFORE = ("input", "frame", "status", "predicted", "confidence")
 _AFTER = ("label_set", "message", "label", "patient_group", "split", "source", "plane", "tumour_share")
+T = TypeVar("T", bound=str)
 _SUM_TOLERANCE = 1e-3  # rounded by other programs
 
 
@@ -84,7 +85,7 @@ def _rows(path: Path) -> Iterator[Prediction]:
 
 
 def _prediction(row: dict[str, str], classes: tuple[str, ...]) -> Prediction:
-    status: Status = "ok" if row["status"] == "ok" else "refused" if row["status"] == "refused" else "error"
+    status = _one_of("status", row["status"], get_args(Status))
     given = [row[f"p_{name}"] for name in classes]
     probabilities = tuple(map(float, given)) if any(given) else ()
     if status == "ok":
@@ -100,11 +101,18 @@ def _prediction(row: dict[str, str], classes: tuple[str, ...]) -> Prediction:
         message=row["message"],
         label=row.get("label") or "",
         patient_group=row.get("patient_group") or "",
-        split=row.get("split") or "",
+        split=_one_of("split", row.get("split") or "", ("", *get_args(Split))),
         origin=row.get("source") or "",  # files of earlier versions lack this column and the next
         plane=row.get("plane") or "",
         tumour_share=float(share) if share else math.nan,
     )
+
+
+def _one_of(column: str, value: str, allowed: Sequence[T]) -> T:
+    for known in allowed:
+        if value == known:
+            return known
+    raise ValueError(f"{column} is {value!r}, allowed are {', '.join(repr(known) for known in allowed)}")
 
 
 def _check(probabilities: Sequence[float]) -> None:

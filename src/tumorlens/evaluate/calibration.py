@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from tumorlens.bootstrap import Metric, PatientBootstrap, Values, mean, ratio, share
+from tumorlens.bootstrap import Metric, PatientBootstrap, Values, mean, ratio
 from tumorlens.evaluate.answers import Answers
-from tumorlens.evaluate.kinds import estimate
+from tumorlens.evaluate.kinds import share_estimate
 from tumorlens.records import Estimate
 
 BINS = 15
@@ -83,7 +83,7 @@ def reliability(answers: Answers, draws: PatientBootstrap, bins: int = 10) -> li
         inside = member == number
         if inside.any():
             said = float(answers.confidences[inside].mean())
-            right = estimate(draws, "accuracy", share(answers.right, inside))
+            right = share_estimate(draws, "accuracy", answers.right, inside)
             found.append(ReliabilityBin(float(edges[number]), float(edges[number + 1]), said, right))
     return found
 

@@ -10,6 +10,7 @@ from typing import Any
 from tumorlens import DISCLAIMER, __version__
 from tumorlens.evaluate import tables
 from tumorlens.evaluate.evaluation import LEAKY, Evaluation
+from tumorlens.evaluate.kinds import INTERVALS
 from tumorlens.evaluate.limits import limits
 from tumorlens.records import class_title
 
@@ -54,7 +55,8 @@ def _of_answers(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
     overall = evaluation.tables[evaluation.main].overall
     classes = [class_title(name) for name in answers.classes]
     yield "use", DISCLAIMER
-    yield "goal", "Development of a model and evaluation on patients that it did not see"
+    unseen = "patients that it did not see" if _unseen(evaluation) else "slices of patients that it was made with"
+    yield "goal", f"Development of a model and evaluation on {unseen}"
     yield "outcome", f"One of {', '.join(classes)} for each slice; how the labels were made, the data sets say"
     if origins:
         counted = (
@@ -71,11 +73,11 @@ def _of_answers(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
             "sensitivity, specificity, PPV, NPV"
         ),
     )
-    yield "uncertainty", "95 % intervals by percentile bootstrap, whole patient groups drawn; no hypothesis tests"
+    yield "uncertainty", f"Intervals: {INTERVALS}; no hypothesis tests"
     yield (
         "counts",
         "; ".join(
-            f"{tables.SIDES[name]}: {len(part)} slices of {len(set(part.groups))} groups"
+            f"{tables.side_title(name, evaluation.leaky)}: {len(part)} slices of {len(set(part.groups))} groups"
             for name, part in evaluation.answers.items()
         ),
     )
@@ -111,12 +113,12 @@ def _of_answers(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
 
 def _of_training(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
     settings, provenance = evaluation.settings, dict(evaluation.provenance)
-    plan, prepared = settings.get("finetune", {}), settings.get("preprocess", {})
+    plan, prepared = settings.get("finetune") or {}, settings.get("preprocess") or {}
     stages = ", ".join(f"{stage['epochs']} epochs at {stage['size']} pixels" for stage in plan.get("stages", ()))
     masks = plan.get("evidence_weight", 0) or plan.get("cell_weight", 0)
     weighed = "class weights by inverse frequency" if settings.get("class_weights") else "no class weights"
     drawn = "even draws by square root of counts" if settings.get("sampling") == "square_root" else "every slice once"
-    dilated = " with a dilated last stage" if settings.get("network", {}).get("dilated") else ""
+    dilated = " with a dilated last stage" if (settings.get("network") or {}).get("dilated") else ""
     yield "technology", "A convolutional neural network (ResNet-50) that classifies single MRI slices"
     yield "predictors", "The pixels of one slice; no clinical variables"
     yield (
@@ -130,7 +132,7 @@ def _of_training(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
     yield "missing", "An image or mask that cannot be read stops training; slices without a mask lack the mask's losses"
     yield (
         "assignment",
-        f"By patient group, split {evaluation.assignment[:12]}; tested patients take no part in choosing",
+        f"{_by_whom(evaluation)}, split {evaluation.assignment[:12]}; the tested side takes no part in choosing",
     )
     head = provenance.get("Region head")
     yield (
@@ -153,7 +155,7 @@ def _of_training(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
     yield "ensemble", "None"
     yield "imbalance", f"{weighed}; {drawn}; class shares put right in the bias where draws or weights changed them"
     yield "explanation", "Grad-CAM at the last residual block, in closed form from the class evidence maps"
-    yield "recalibration", "One temperature, fitted on validation patients"
+    yield "recalibration", _recalibration(provenance)
     yield "output", "Softmax of the logits divided by the temperature; the most probable class; see model.json"
     yield "specification", "The bundle: graph, weights, preprocessing, classes, temperature, with hashes"
     yield "bad_input", "What cannot be read or is no slice is an error row; the rest is answered all the same"
@@ -165,12 +167,37 @@ def _of_training(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
 def _level(evaluation: Evaluation) -> str:
     if evaluation.leaky:
         return f"{LEAKY}: patients are on several sides, the figures say nothing about new patients"
-    return "Patient groups: no group is on two sides. All sides come from the same sources"
+    return f"Patient groups: no group is on two sides. {_sources_of_sides(evaluation)}".strip()
+
+
+def _unseen(evaluation: Evaluation) -> bool:
+    return evaluation.main == "test" and not evaluation.leaky
+
+
+def _by_whom(evaluation: Evaluation) -> str:
+    return f"{LEAKY}: patients are on several sides" if evaluation.leaky else "By patient group"
+
+
+def _recalibration(provenance: dict[str, str]) -> str:
+    factor = provenance.get("Temperature factor")
+    return "One temperature, fitted on validation patients" + (
+        f", times {factor} from the tested patients of a cross-validation" if factor else ""
+    )
+
+
+def _sources_of_sides(evaluation: Evaluation) -> str:
+    """Whether what is tested comes from sources that were learned from; empty where that is not known."""
+    of = {name: set(part.origins) - {""} for name, part in evaluation.answers.items()}
+    tested, learned = of.pop(evaluation.main), set().union(*of.values())
+    if not tested or not learned:
+        return ""
+    new = sorted(tested - learned)
+    return f"Tested alone, so from elsewhere: {', '.join(new)}" if new else "All sides come from the same sources"
 
 
 def _characteristics(evaluation: Evaluation) -> Iterator[str]:
     for name, part in evaluation.answers.items():
         counts = Counter(part.labels.tolist())
         shown = ", ".join(f"{class_title(part.classes[c])} {counts[c]}" for c in part.present)
-        yield f"{tables.SIDES[name]}: {shown}"
+        yield f"{tables.side_title(name, evaluation.leaky)}: {shown}"
     yield "age, sex and stage are not in the manifest"

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from tumorlens.data.predictions import read_predictions
 from tumorlens.evaluate.answers import Answers, collect
 from tumorlens.evaluate.bias import SIMPLE, BiasRow, bias_rows
 from tumorlens.evaluate.folds import FoldTable, fold_table
+from tumorlens.evaluate.kinds import INTERVALS
+from tumorlens.evaluate.leaks import on_two_sides
 from tumorlens.evaluate.metrics import Table, tabulate, tumour_figures
 from tumorlens.evaluate.mistakes import Mistake, confident_mistakes, with_pictures
 from tumorlens.evaluate.patients import is_patient, patient_figures, patient_table
@@ -80,7 +82,7 @@ class Evaluation:
         return {
             "schema_version": SCHEMA_VERSION,
             "name": self.name,
-            "interval": "95 %, percentile bootstrap over patient groups",
+            "interval": INTERVALS,
             "split": {"assignment_sha256": self.assignment or None, "leaky_by_slice": self.leaky},
             "splits": {
                 name: {
@@ -165,7 +167,7 @@ def evaluate_predictions(
     tables = {name: tabulate(part, rounds) for name, part in answers.items()}
     main = "test" if "test" in answers else list(answers)[-1]
     pooled = {name: patient_table(part, rounds) for name, part in answers.items()}
-    shared, groups = _on_two_sides(predictions)
+    shared, groups = on_two_sides(predictions)
     return Evaluation(
         name=name,
         tables=tables,
@@ -210,15 +212,6 @@ def _table_json(table: Table) -> dict[str, Any]:
     }
 
 
-def _on_two_sides(predictions: Sequence[Prediction]) -> tuple[int, int]:
-    """Patient groups on more than one side, and all."""
-    sides: dict[str, set[str]] = defaultdict(set)
-    for item in predictions:
-        if item.patient_group:
-            sides[item.patient_group].add(item.split or "test")
-    return sum(len(names) > 1 for names in sides.values()), len(sides)
-
-
 def _leaky_warning(shared: int, groups: int, leaky: bool) -> list[str]:
     if not shared and not leaky:
         return []
@@ -226,8 +219,22 @@ def _leaky_warning(shared: int, groups: int, leaky: bool) -> list[str]:
     return [f"{LEAKY}: {why}. These figures are too good and say nothing about new patients."]
 
 
+def _left_out(predictions: Sequence[Prediction]) -> Iterator[str]:
+    """What no figure counts, by side."""
+    for side in SPLITS:
+        rows = [item for item in predictions if (item.split or "test") == side]
+        told = {
+            "refused": sum(item.status == "refused" for item in rows),
+            "not readable": sum(item.status == "error" for item in rows),
+            "without a label": sum(item.status == "ok" and not item.label for item in rows),
+        }
+        shown = ", ".join(f"{count} {why}" for why, count in told.items() if count)
+        if shown:
+            yield f"{sum(told.values())} of {len(rows)} slices in {side} are in no figure: {shown}."
+
+
 def _warnings(predictions: Sequence[Prediction], answers: dict[str, Answers]) -> list[str]:
-    found = []
+    found = list(_left_out(predictions))
     if not all(item.patient_group for item in predictions if item.label):
         found.append("Some images have no patient group; each counts as a patient, so intervals are too narrow.")
     # Rows without any group have their own warning above.

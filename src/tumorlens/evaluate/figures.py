@@ -23,12 +23,12 @@ INK, SOFT = "#1b2530", "#8794a0"
 def training_curves(evaluation: Evaluation) -> str:
     """Training loss, validation loss and validation accuracy by epoch."""
     figure, (left, right) = _canvas(2)
-    epochs = [row["epoch"] + 1 for row in evaluation.history]
+    epochs = [row.get("epoch", number) + 1 for number, row in enumerate(evaluation.history)]
     for axis, keys in ((left, ("loss", "val_loss")), (right, ("val_accuracy", "val_balanced_accuracy"))):
         for number, key in enumerate(keys):
             label = {"loss": "training (all of its terms)", "val_loss": "validation",
                      "val_accuracy": "accuracy", "val_balanced_accuracy": "balanced accuracy"}[key]  # fmt: skip
-            values = [row[key] for row in evaluation.history]
+            values = [row.get(key, np.nan) for row in evaluation.history]
             axis.plot(epochs, values, STYLES[number], color=COLOURS[number], marker="o", ms=3, label=label)
         axis.set_xlabel("epoch")
         axis.legend(frameon=False)

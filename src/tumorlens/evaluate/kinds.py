@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from tumorlens.bootstrap import Metric, PatientBootstrap
+from tumorlens.bootstrap import Metric, PatientBootstrap, share
 from tumorlens.records import Better, Estimate
 
 
@@ -43,6 +44,13 @@ KINDS: dict[str, Kind] = {
 }
 
 
+#: How the intervals of all figures are made.
+INTERVALS = (
+    "95 %, bootstrap over patient groups: percentiles, for calibration errors a basic interval; Wilson’s, with "
+    "patients as trials, where a share is 0 or 1; none where a figure is the same in every draw"
+)
+
+
 def kind_of(name: str) -> Kind:
     """What is known of a figure by the end of its name: `tumour_slice_accuracy` is an `accuracy`."""
     return KINDS.get(max((key for key in KINDS if name.endswith(key)), key=len, default=""), Kind(name))
@@ -52,14 +60,23 @@ def estimate(draws: PatientBootstrap, name: str, metric: Metric, units: int | No
     """A figure with its 95 % interval, in the way that its kind asks for.
 
     A share of nothing or of all has the same value in every draw; its interval is then Wilson's, with the patients that
-    speak (`units`, by default all) as independent trials.
+    speak (`units`, by default all) as independent trials. Other figures that are the same in every draw, such as the
+    AUC of classes that nothing confuses, have no interval: the draws cannot say how far they might be off.
     """
     kind = kind_of(name)
     found = draws.estimate(metric, kind.better, kind.interval)
     if kind.proportion and found.value in (0.0, 1.0):
         low, high = wilson(found.value, units or draws.units)
         return replace(found, low=low, high=high)
+    if found.value == found.low == found.high:
+        return replace(found, low=np.nan, high=np.nan)
     return found
+
+
+def share_estimate(draws: PatientBootstrap, name: str, hits: NDArray[np.bool_], among: NDArray[np.bool_]) -> Estimate:
+    """The share of `hits` (n,) among the marked slices (n,): only patients with such slices speak, and are counted."""
+    groups = draws.speaking(among)
+    return replace(estimate(draws, name, share(hits, among), groups), n=groups, n_slices=int(among.sum()))
 
 
 def wilson(value: float, n: int) -> tuple[float, float]:

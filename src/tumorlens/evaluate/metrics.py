@@ -1,7 +1,7 @@
 """The figures this field expects, each with an interval over patients."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tumorlens.bootstrap import ROUNDS, Metric, PatientBootstrap, Values, ratio, remembered, share
 from tumorlens.evaluate import calibration
 from tumorlens.evaluate.answers import TUMOURS, Answers, restrict
-from tumorlens.evaluate.kinds import estimate
+from tumorlens.evaluate.kinds import estimate, share_estimate
 from tumorlens.evaluate.ranks import auc, average_precision
 from tumorlens.records import Estimate
 
@@ -19,11 +19,15 @@ Confusions = Values
 
 @dataclass(frozen=True)
 class Measures:
-    """Figures yet to be computed: `metrics` by name, over rows of `groups` (n,), made from `n_slices` slices."""
+    """Figures yet to be computed: `metrics` by name, over rows of `groups` (n,), made from `n_slices` slices.
+
+    `among` (n,) marks the rows that a share is of, where these are not all.
+    """
 
     metrics: Mapping[str, Metric]
     groups: tuple[str, ...]
     n_slices: int
+    among: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
     def points(self) -> dict[str, float]:
         """The figures alone; NaN where undefined."""
@@ -37,10 +41,11 @@ class Measures:
         if not self.metrics:
             return {}
         draws = PatientBootstrap(self.groups, rounds, seed)
-        return {
-            name: replace(estimate(draws, name, metric), n_slices=self.n_slices)
-            for name, metric in self.metrics.items()
-        }
+        found = {}
+        for name, metric in self.metrics.items():
+            among = self.among.get(name, np.ones(len(draws), dtype=bool))
+            found[name] = replace(estimate(draws, name, metric, draws.speaking(among)), n_slices=self.n_slices)
+        return found
 
 
 @dataclass(frozen=True)
@@ -177,12 +182,7 @@ def _class_figures(
         "ppv": (truth & said, said),
         "npv": (~truth & ~said, ~said),
     }
-    figures = {}
-    for name, (hits, among) in shares.items():
-        # Only patients with such slices speak here.
-        own = len({group for group, marked in zip(answers.groups, among, strict=True) if marked})
-        found = estimate(draws, name, share(hits, among), own)
-        figures[name] = replace(found, n=own, n_slices=int(among.sum()))
+    figures = {name: share_estimate(draws, name, hits, among) for name, (hits, among) in shares.items()}
     others = {
         "f1": _of_confusions(answers, lambda tables: _f1(tables)[:, c]),
         "auc": area,

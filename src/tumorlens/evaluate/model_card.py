@@ -13,7 +13,7 @@ import jinja2
 from tumorlens.evaluate.evaluation import Evaluation
 from tumorlens.evaluate.kinds import KINDS
 from tumorlens.evaluate.limits import limits
-from tumorlens.evaluate.tables import BY_CLASS, OVERALL, SIDES
+from tumorlens.evaluate.tables import BY_CLASS, OVERALL, side_title
 from tumorlens.model.bundle import Card
 from tumorlens.records import Estimate, class_title
 
@@ -63,7 +63,7 @@ def _values(evaluation: Evaluation, card: Card) -> dict[str, Any]:
         "titles": [class_title(name).lower() for name in card.classes],
         "trained": card.training_data.get("slices", {}),
         "sides": {
-            name: {"title": SIDES[name], "accuracy": part.overall["accuracy"]}
+            name: {"title": side_title(name, evaluation.leaky), "accuracy": part.overall["accuracy"]}
             for name, part in evaluation.tables.items()
         },
         "overall": [(KINDS[key].title, [part.overall[key] for part in evaluation.tables.values()]) for key in OVERALL],

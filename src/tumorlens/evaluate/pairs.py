@@ -53,6 +53,8 @@ def compare_pair(first: Answers, second: Answers, rounds: int = ROUNDS, seed: in
             continue
         draws = PatientBootstrap(measures.groups, rounds, seed)
         for name, metric in measures.metrics.items():
+            if scope not in theirs or name not in theirs[scope].metrics:  # one of the two knows no sources
+                continue
             change = difference(theirs[scope].metrics[name], metric)
             differences[name] = draws.estimate(change, kind_of(name).better)
     return Pair(differences, _patients(first, second))

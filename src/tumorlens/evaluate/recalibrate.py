@@ -21,6 +21,7 @@ from tumorlens.errors import RunError
 from tumorlens.evaluate import calibration
 from tumorlens.evaluate.answers import FILE, FLOOR, Answers, collect
 from tumorlens.evaluate.kinds import estimate
+from tumorlens.evaluate.leaks import between_folds
 from tumorlens.evaluate.run_folder import Run
 from tumorlens.evaluate.selective import LabelSetFigures, label_set_figures
 from tumorlens.evaluate.values import estimates_json, plain
@@ -69,12 +70,19 @@ def recalibrate(folds: Sequence[Run], coverage: float, rounds: int = ROUNDS) -> 
         rounds: bootstrap draws.
 
     Raises:
-        RunError: fewer than two folds, or one whose temperature is unknown.
+        RunError: fewer than two folds, one whose temperature is unknown, or patients who were learned from and tested.
     """
     if len(folds) < 2:
         raise RunError(
             f"{len(folds)} fold there; calibration needs two, as what is fitted on one is measured on the other. "
             "Give the folder of a cross-validation (`tumorlens crossval`)"
+        )
+    leaky = between_folds([run.predictions for run in folds])
+    if leaky or any(run.leaky for run in folds):
+        why = f"{leaky} patient groups are on two sides" if leaky else "they were split by slice"
+        raise RunError(
+            f"{folds[0].folder.parent}: its models learned from patients that they tested ({why}), so what they tested "
+            "cannot say how sure to be. Split by patient (`tumorlens data split MANIFEST --folds K`) and train again"
         )
     parts = [collect(run.tested) for run in folds]
     logits = [_logits(run, part) for run, part in zip(folds, parts, strict=True)]

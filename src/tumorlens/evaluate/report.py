@@ -71,7 +71,7 @@ def _tiles(evaluation: Evaluation) -> list[dict[str, str]]:
         ("Calibration slope (1 is right)", overall["calibration_slope"]),
     ]
     return [
-        {"title": title, "value": f"{item.value:.3f}", "interval": f"{item.low:.3f} to {item.high:.3f}"}
+        {"title": title, "value": f"{item.value:.3f}", "interval": item.interval}
         for title, item in chosen
         if item is not None and tables.defined(item)
     ]
@@ -86,7 +86,7 @@ def _side(evaluation: Evaluation, name: str) -> dict[str, Any]:
     answers = evaluation.answers[name]
     counts = Counter(answers.labels.tolist())
     return {
-        "title": tables.SIDES[name],
+        "title": tables.side_title(name, evaluation.leaky),
         "slices": len(answers),
         "groups": len(set(answers.groups)),
         "classes": [f"{class_title(answers.classes[c])}: {counts[c]}" for c in answers.present],
@@ -149,6 +149,5 @@ def _cell(cell: tables.Cell) -> dict[str, str]:
     if not tables.defined(cell):
         return {"value": tables.UNDEFINED, "interval": ""}
     if isinstance(cell, Estimate):
-        interval = f"{cell.low:.3f} to {cell.high:.3f}" if cell.low == cell.low else ""
-        return {"value": f"{cell.value:.3f}", "interval": interval}
+        return {"value": f"{cell.value:.3f}", "interval": cell.interval}
     return {"value": cell, "interval": ""}

@@ -7,6 +7,7 @@ from tumorlens.evaluate.by_confidence import by_confidence
 from tumorlens.evaluate.checklists import write_checklists
 from tumorlens.evaluate.evaluation import Evaluation, evaluate_run, save_metrics
 from tumorlens.evaluate.folds import save_folds
+from tumorlens.evaluate.kinds import INTERVALS
 from tumorlens.evaluate.report import write_report
 from tumorlens.evaluate.values import estimates_json
 
@@ -33,7 +34,7 @@ def card_metrics(evaluation: Evaluation) -> dict[str, Any]:
     table = evaluation.tables[evaluation.main]
     return {
         "split": evaluation.main,
-        "interval": "95 %, percentile bootstrap over patient groups",
+        "interval": INTERVALS,
         "overall": estimates_json(table.overall),
         **evaluation.tumours_json(),
         "by_class": {name: estimates_json(figures) for name, figures in table.by_class.items()},

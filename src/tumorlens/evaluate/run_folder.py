@@ -11,6 +11,7 @@ from typing import Any
 from tumorlens.data.manifest import check_files, file_hash, read_manifest
 from tumorlens.data.predictions import read_predictions
 from tumorlens.errors import RunError
+from tumorlens.evaluate.leaks import between_folds
 from tumorlens.records import Prediction, Sample
 
 PREDICTIONS = "predictions.csv"
@@ -108,7 +109,7 @@ def read_pooled(folder: Path) -> tuple[Run, list[Run]]:
 
 
 def _pool(folder: Path, folds: Sequence[Run]) -> Run:
-    """The tested predictions of all folds as one run; leaky as soon as one of them is."""
+    """The tested predictions of all folds as one run; leaky where one of them is, or the folds share patients."""
     splits = {run.assignment for run in folds}
     return Run(
         folder=folder,
@@ -116,7 +117,7 @@ def _pool(folder: Path, folds: Sequence[Run]) -> Run:
         assignment=splits.pop() if len(splits) == 1 else "",
         provenance=folds[0].provenance,
         settings=folds[0].settings,
-        leaky=any(run.leaky for run in folds),
+        leaky=any(run.leaky for run in folds) or between_folds([run.predictions for run in folds]) > 0,
     )
 
 
@@ -131,7 +132,14 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise _damaged(path, str(error)) from error
     if not isinstance(config, dict):
         raise _damaged(path, f"a {type(config).__name__} where an object should be")
-    kinds = {"split": dict, "settings": dict, "manifest": dict, "folds": list}
+    kinds = {
+        "split": dict,
+        "settings": dict,
+        "manifest": dict,
+        "initial_weights": dict,
+        "versions": dict,
+        "folds": list,
+    }
     for key, kind in kinds.items():
         if not isinstance(config.get(key), kind | None):
             raise _damaged(path, f"{key} is {config[key]!r}")
@@ -150,9 +158,16 @@ def _provenance(config: dict[str, Any], card: dict[str, Any]) -> Iterator[tuple[
         "Initial weights": _file(weights),
         "Region head": (card.get("region") or {}).get("fitted_on"),
         "Seed": settings.get("seed"),
+        "Temperature factor": _factor(card),
         "Split": (config.get("split") or {}).get("assignment_sha256"),
     }
     yield from ((name, str(value)) for name, value in known.items() if value not in (None, ""))
+
+
+def _factor(card: dict[str, Any]) -> str:
+    """What a cross-validation multiplied the bundle's temperature by; empty where nothing did."""
+    factor = card.get("temperature_factor", 1.0)
+    return "" if factor == 1 else f"{factor:.3f}"
 
 
 def _file(entry: dict[str, Any]) -> str:

@@ -1,13 +1,13 @@
 """What keeping quiet is worth: label sets, and answering only when sure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from tumorlens.bootstrap import PatientBootstrap, mean, share
 from tumorlens.evaluate.answers import Answers
-from tumorlens.evaluate.kinds import estimate
+from tumorlens.evaluate.kinds import estimate, share_estimate
 from tumorlens.records import Estimate
 
 #: Shares of the slices that are answered, the surest first.
@@ -52,12 +52,11 @@ def selective_curve(
     for part in shares:
         threshold = float(np.quantile(answers.confidences, 1 - part, method="lower"))
         answered = answers.confidences >= threshold
-        accuracy = estimate(draws, "accuracy", share(answers.right, answered))
         points.append(
             SelectivePoint(
                 threshold,
                 estimate(draws, "share", share(answered)),
-                replace(accuracy, n_slices=int(answered.sum())),
+                share_estimate(draws, "accuracy", answers.right, answered),
             )
         )
     return points
@@ -70,15 +69,11 @@ def label_set_figures(answers: Answers, draws: PatientBootstrap) -> LabelSetFigu
     sets = [set(names) for names in answers.label_sets]
     hit = np.array([answers.classes[label] in names for label, names in zip(answers.labels, sets, strict=True)])
     sizes = np.array([len(names) for names in sets])
-    by_class = {}
-    for c in answers.present:
-        own = answers.labels == c
-        groups = len({group for group, marked in zip(answers.groups, own, strict=True) if marked})
-        found = estimate(draws, "sensitivity", share(hit, own), groups)
-        by_class[answers.classes[c]] = replace(found, n=groups, n_slices=int(own.sum()))
     return LabelSetFigures(
         coverage=estimate(draws, "accuracy", share(hit)),
         size=draws.estimate(mean(sizes), "lower"),
-        single=draws.estimate(share(sizes == 1)),
-        by_class=by_class,
+        single=estimate(draws, "accuracy", share(sizes == 1)),
+        by_class={
+            answers.classes[c]: share_estimate(draws, "sensitivity", hit, answers.labels == c) for c in answers.present
+        },
     )

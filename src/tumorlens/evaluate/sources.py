@@ -73,7 +73,7 @@ def none_measures(answers: Answers) -> Measures:
         metrics["sensitivity"] = share(said, truth)
     if not truth.all():
         metrics["specificity"] = share(~said, ~truth)
-    return Measures(metrics, part.groups, len(part))
+    return Measures(metrics, part.groups, len(part), {"sensitivity": truth, "specificity": ~truth})
 
 
 def none_figures(answers: Answers, rounds: int = ROUNDS, seed: int = 0) -> dict[str, Estimate]:

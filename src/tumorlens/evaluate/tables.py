@@ -20,7 +20,7 @@ from tumorlens.records import Estimate, Prediction, class_title
 Cell = Estimate | str
 UNDEFINED = "–"
 
-SIDES = {"train": "Training", "val": "Validation", "test": "Test (unseen patients)"}
+SIDES = {"train": "Training", "val": "Validation", "test": "Test"}
 #: Of slices, and of patients whose slices were pooled.
 OVERALL = (
     "accuracy", "balanced_accuracy", "auc", "average_precision", "f1", "mcc", "kappa", "log_loss", "brier", "ece",
@@ -83,7 +83,7 @@ def figure_grids(evaluation: Evaluation) -> list[Grid]:
     main, patients = evaluation.main, evaluation.patient_tables
     made = [overall_grid(evaluation), class_grid(evaluation.tables[main], f"By class, slices ({main})")]
     if main in patients:
-        made.append(_patient_grid(patients, main))
+        made.append(_patient_grid(patients, evaluation.leaky))
         made.append(class_grid(patients[main], f"By class, patients ({main})"))
     return made
 
@@ -96,7 +96,11 @@ def overall_grid(evaluation: Evaluation) -> Grid:
         cells = [evaluation.patients.get(name, {}).get(key, UNDEFINED) for name in tables]
         if any(map(defined, cells)):
             rows.append((title, *cells))
-    return Grid("Slices", ("", *(f"{SIDES[name]}: {_counted(tables[name], 'slices')}" for name in tables)), tuple(rows))
+    return Grid(
+        "Slices",
+        ("", *(f"{side_title(name, evaluation.leaky)}: {_counted(tables[name], 'slices')}" for name in tables)),
+        tuple(rows),
+    )
 
 
 def class_grid(table: Table, title: str) -> Grid:
@@ -108,8 +112,13 @@ def class_grid(table: Table, title: str) -> Grid:
     return Grid(title, heads, tuple(rows))
 
 
-def _patient_grid(tables: Mapping[str, Table], main: str) -> Grid:
-    heads = ("", *(f"{SIDES[name]}: {_counted(table, 'answers')}" for name, table in tables.items()))
+def side_title(name: str, leaky: bool) -> str:
+    """What a side is called: a test side says whether its patients are unseen."""
+    return SIDES[name] if name != "test" else "Test (patients seen in training)" if leaky else "Test (unseen patients)"
+
+
+def _patient_grid(tables: Mapping[str, Table], leaky: bool) -> Grid:
+    heads = ("", *(f"{side_title(name, leaky)}: {_counted(table, 'answers')}" for name, table in tables.items()))
     return Grid("Patients", heads, tuple(_overall_rows(tables)), PATIENT_NOTE)
 
 

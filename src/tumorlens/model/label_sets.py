@@ -36,7 +36,7 @@ class LabelSets(BaseModel):
             BundleError: nothing was kept for it.
         """
         nearest = int(np.argmin(np.abs(np.array(self.coverages) - coverage)))
-        if abs(self.coverages[nearest] - coverage) > 1e-6:
+        if not abs(self.coverages[nearest] - coverage) <= 1e-6:  # also of what is no number
             raise BundleError(
                 f"no label sets of coverage {coverage:g} in the bundle; it has {self.coverages[0]:g} to "
                 f"{self.coverages[-1]:g} in steps of 0.01. Choose one of these"

@@ -125,3 +125,26 @@ def test_a_bundle_has_a_card_for_people_with_the_figures_of_the_report(tiny_run:
     (counts,) = load_card(tiny_run / "bundle").training_data["slices"].values()
     assert f"glioma {counts['glioma']}, meningioma {counts['meningioma']}" in card
     assert "A ResNet-50 that tells glioma, meningioma, no tumour, pituitary tumour apart" in card
+
+
+def test_folds_run_one_by_one_are_pooled_together(
+    drawn_folder: Path, tiny_settings: TrainSettings, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "folds.csv"
+    write_manifest(split_folds(index_folder(drawn_folder, tmp_path).samples, 2, seed=0), manifest)
+    order = Order(manifest, tmp_path / "cv", short(tiny_settings), weights=None, layers=TINY)
+    first = cross_validate(order, Reporter(), ("1",))
+    assert first.tables["test"].overall["accuracy"].n_slices < 72
+    both = cross_validate(order, Reporter(), ("0",))
+    assert both.tables["test"].overall["accuracy"].n_slices == 72
+    run = tmp_path / "cv" / "fold1"
+    said: list[str] = []
+    resumed = replace(order, out=run, fold="1", resume=True)
+    before = (run / "bundle" / "model.json").read_bytes()
+    run_experiment(resumed, Reporter(message=said.append))
+    assert (run / "bundle" / "model.json").read_bytes() == before  # a finished run is not trained to its end again
+    assert "finished already" in said[0]
+    with pytest.raises(RunError, match=r"the run began with fold"):
+        run_experiment(replace(resumed, fold="0"), Reporter())
+    with pytest.raises(RunError, match=r"in use by a run of its own"):
+        cross_validate(replace(order, out=run), Reporter())

@@ -106,7 +106,10 @@ class HeadSettings(Settings):
 class FineTuneSettings(Settings):
     """Fine-tuning of the backbone's later stages together with the head."""
 
-    stages: tuple[StageSettings, ...] = (StageSettings(epochs=7, size=160), StageSettings(epochs=1, size=224))
+    stages: Annotated[tuple[StageSettings, ...], Field(min_length=1)] = (
+        StageSettings(epochs=7, size=160),
+        StageSettings(epochs=1, size=224),
+    )
     first_layer: Stage = "layer2"
     """The earliest part that learns; `all` includes the stem."""
     learning_rate: Positive = 0.01
@@ -143,7 +146,7 @@ class FineTuneSettings(Settings):
 class TrainSettings(Settings):
     """Everything that decides what `tumorlens train` learns."""
 
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     batch_size: Annotated[int, Field(ge=2)] = 32
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
@@ -191,7 +194,12 @@ def load_settings(preset: str) -> TrainSettings:
     if preset in preset_names():
         text = (resources.files("tumorlens") / "presets" / f"{preset}.toml").read_text(encoding="utf-8")
     elif Path(preset).is_file():
-        text = Path(preset).read_text(encoding="utf-8")
+        try:
+            text = Path(preset).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise TumorlensError(
+                f"preset {preset!r} is no text in UTF-8 ({error}); save it with that encoding"
+            ) from error
     else:
         raise TumorlensError(
             f"no preset {preset!r}: take one of {', '.join(preset_names())}, or the path of a TOML file"

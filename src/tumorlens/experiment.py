@@ -10,10 +10,11 @@ from tumorlens.data.manifest import read_manifest
 from tumorlens.data.predictions import read_predictions, write_predictions
 from tumorlens.data.split_record import verified_split
 from tumorlens.data.splits import VAL_SHARE, fold_names, sides_of_fold
-from tumorlens.errors import SplitError
+from tumorlens.errors import RunError, SplitError
 from tumorlens.evaluate.evaluation import Evaluation
 from tumorlens.evaluate.model_card import PAGE, write_model_card
 from tumorlens.evaluate.results import card_metrics, evaluate_folder
+from tumorlens.evaluate.run_folder import PREDICTIONS, read_folds
 from tumorlens.model.bundle import load_card, write_card
 from tumorlens.records import CLASSES, Prediction
 from tumorlens.region import teach_region
@@ -30,7 +31,18 @@ def run_experiment(order: Order, reporter: Reporter) -> Evaluation:
         TumorlensError: what was wrong with what was given.
         KeyboardInterrupt: stopped; resume with the same order and `resume=True`.
     """
+    if order.resume and is_complete(order.out):
+        # Its bundle may have been taught more since: training it to its end again would lose that.
+        split = verified_split(order.manifest, read_manifest(order.manifest))
+        check_same(order.out, describe(order.manifest, order.settings, order.fold, order.weights, split))
+        reporter.message(f"{order.out}: finished already, evaluating it again")
+        return evaluate_folder(order.out)
     return _finish(train(order, reporter), reporter)
+
+
+def is_complete(run: Path) -> bool:
+    """Whether a run has come to its end: the page beside its card is what is written last."""
+    return (run / "bundle" / PAGE).is_file()
 
 
 def add_region(run: Path, reporter: Reporter) -> Evaluation:
@@ -66,13 +78,15 @@ def cross_validate(order: Order, reporter: Reporter, folds: Sequence[str] = ()) 
     Args:
         order: its `out` gets a run folder a fold; its `fold` and `resume` are set here.
         reporter: what a person sees.
-        folds: which to run; all by default. The pooled figures then cover the tested patients of these alone.
+        folds: which to run; all by default. Pooled are all that are complete by then.
 
     Raises:
         SplitError: the manifest has no folds, or they are not those that its record was written for.
             Or the initial weights have learned from patients that a fold tests or validates.
-        RunError: a fold that is there was trained on other data, settings or weights.
+        RunError: a fold that is there was trained on other data, settings or weights, or `out` is another run's.
     """
+    if (order.out / CONFIG).is_file() and not read_folds(order.out) and (order.out / "history.csv").is_file():
+        raise RunError(f"{order.out}: already in use by a run of its own. Give another --out")
     samples = read_manifest(order.manifest)
     split = verified_split(order.manifest, samples)
     known = fold_names(samples)
@@ -86,20 +100,24 @@ def cross_validate(order: Order, reporter: Reporter, folds: Sequence[str] = ()) 
     if order.weights is not None:
         for fold in chosen:  # before hours are spent on the first
             check_unseen(order.weights, sides_of_fold(samples, fold, VAL_SHARE, order.settings.seed))
-    pooled: list[Prediction] = []
     for fold in chosen:
         run = order.out / fold_folder(fold)
         began = (run / CONFIG).is_file()
         if began:
             check_same(run, describe(order.manifest, order.settings, fold, order.weights, split))
-        if not (run / "metrics.json").is_file():
+        if not is_complete(run):
             reporter.message(f"fold {fold}")
             run_experiment(dataclasses.replace(order, out=run, fold=fold, resume=began), reporter)
-        pooled += [item for item in read_predictions(run / "predictions.csv") if item.split == "test"]
+    complete = [fold for fold in known if is_complete(order.out / fold_folder(fold))]
+    pooled: list[Prediction] = []
+    for fold in complete:
+        run = order.out / fold_folder(fold)
+        check_same(run, describe(order.manifest, order.settings, fold, order.weights, split))
+        pooled += [item for item in read_predictions(run / PREDICTIONS) if item.split == "test"]
     # The pooled rows are tested ones alone, in which a leak does not show: the config carries the label to their table.
     config = describe(order.manifest, order.settings, None, order.weights, split)
-    write_config(order.out, {**config, "folds": chosen})
-    write_predictions(pooled, order.out / "predictions.csv", CLASSES)
+    write_config(order.out, {**config, "folds": complete})
+    write_predictions(pooled, order.out / PREDICTIONS, CLASSES)
     return evaluate_folder(order.out)
 
 

@@ -55,7 +55,7 @@ def teach_refusal(run: Path, others: Path, progress: Progress, brains: Path | No
             in the fit; how much of it is refused is measured.
 
     Raises:
-        RunError: no such run, its manifest is gone, or fewer than two kinds of others.
+        RunError: no such run or folder, the run's manifest is gone, or fewer than two kinds of others.
         BundleError: its bundle has neither weights nor a graph.
     """
     card = load_card(run / "bundle")
@@ -117,8 +117,10 @@ def _peeled(images: torch.Tensor, settings: PreprocessSettings) -> torch.Tensor:
 
 def _pictures(folder: Path, settings: PreprocessSettings, progress: Progress) -> dict[str, torch.Tensor]:
     """Prepared squares (n, size, size), uint8, by kind; what cannot be read is left out."""
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such folder. Give one with pictures in a folder for each kind")
     found = {}
-    kinds = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    kinds = sorted(path for path in folder.iterdir() if path.is_dir())
     for number, path in enumerate(kinds):
         progress("reading pictures", number, len(kinds))
         squares: list[NDArray[np.float32]] = []

@@ -55,6 +55,9 @@ def teach_region(run: Path, reporter: Reporter) -> Region:
     data = load_dataset(
         samples, root, card.preprocess, lambda done, n: reporter.progress("reading", done, n), ("train", "val")
     )
+    blank = [side for side in masked if not _marked(data.side(side))]
+    if blank:
+        raise RunError(f"{run}: the masks of its {' and '.join(blank)} side are all black. Mend the masks")
     device = choose_device(settings.device)
     computer = Computer(load_network(bundle, card).to(device), device, choose_precision(settings.precision, device))
     owner = f"{card.created}; {settings.model_dump_json(exclude={'device', 'precision'})}"
@@ -87,6 +90,11 @@ def teach_region(run: Path, reporter: Reporter) -> Region:
     kept.clear()
     reporter.message(f"region: weight {weight:.3f}, bias {bias:.3f}, threshold {region.threshold:.2f}")
     return region
+
+
+def _marked(data: SliceDataset) -> bool:
+    """Whether a mask marks anything."""
+    return data.masks is not None and bool(data.masks.any())
 
 
 @torch.inference_mode()

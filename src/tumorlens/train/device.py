@@ -19,6 +19,8 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise TumorlensError(f"device {name!r} is unknown; take auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise TumorlensError(f"device {name!r} is not supported; take auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise TumorlensError(
             f"device {name!r} is not there: PyTorch sees {torch.cuda.device_count()} GPU(s). Take cpu or auto"

@@ -21,7 +21,7 @@ from tumorlens.data.split_record import verified_split
 from tumorlens.data.splits import FORMED, VAL_SHARE, sides_of_fold
 from tumorlens.errors import SplitError
 from tumorlens.model.blocks import BLOCKS_PER_LAYER
-from tumorlens.model.bundle import WEIGHTS, Card, write_card
+from tumorlens.model.bundle import CARD, WEIGHTS, Card, load_card, write_card
 from tumorlens.model.network import PARTS, TumorNet, freeze_before
 from tumorlens.model.weights import is_graph, load_backbone, stride_layout, trained_patients
 from tumorlens.records import CLASSES, Sample
@@ -261,6 +261,20 @@ def _fit_head(
     reporter.message(f"head phase: validation accuracy {progress.history[-1]['val_accuracy']:.3f}")
 
 
+def _origin(weights: Path | None) -> str:
+    """What the initial weights are called: a bundle's file by its card."""
+    if weights is None:
+        return "random"
+    card = weights.parent / CARD
+    return f"{load_card(weights.parent).name} ({weights.name})" if card.is_file() else weights.name
+
+
+def known_licence(weights: Path | None) -> str:
+    """The licence that a bundle's card gives its weights, which what is trained from them stays under; else empty."""
+    known = weights is not None and (weights.parent / CARD).is_file()
+    return load_card(weights.parent).licence if weights is not None and known else ""
+
+
 def _sgd(
     modules: Sequence[torch.nn.Module], settings: TrainSettings, phase: HeadSettings | FineTuneSettings
 ) -> torch.optim.SGD:
@@ -363,6 +377,7 @@ def _finish(
         temperature=temperature,
         label_sets=sets,
         training_data={**data_summary(dataset.samples), "split": split, **told},
-        initial_weights=order.weights.name if order.weights else "random",
+        initial_weights=_origin(order.weights),
+        licence=known_licence(order.weights),
     )
     write_card(paths.bundle, card)

@@ -159,8 +159,11 @@ def fit_mix(
         labels: (n,) class numbers.
 
     Returns:
-        Weight (at least 0) and bias of `mixed`; the temperature is fitted beside them and not kept.
+        Weight (at least 0; 0 where slices with or without tumour are missing) and bias of `mixed`; the temperature
+        is fitted beside them and not kept.
     """
+    if (labels == NONE).all() or not (labels == NONE).any():
+        return 0.0, 0.0  # nothing says how the two kinds differ
     own = np.arange(len(labels)), labels
 
     def loss(values: NDArray[np.float64]) -> float:

@@ -161,6 +161,8 @@ def test_what_cannot_be_taught(tiny_run: Path, tmp_path: Path, capsys: pytest.Ca
     Image.fromarray(noise(1)).save(tmp_path / "others" / "one" / "a.png")
     assert main(["refusal", str(tiny_run), "--others", str(tmp_path / "others")]) == 1
     assert "1 kinds of pictures there, needed are two" in " ".join(capsys.readouterr().err.split())
+    assert main(["refusal", str(tiny_run), "--others", str(tmp_path / "nothing")]) == 1
+    assert "no such folder" in capsys.readouterr().err
     assert main(["refusal", str(tmp_path), "--others", str(tmp_path / "others")]) == 1
     assert "no model bundle there" in " ".join(capsys.readouterr().err.split())
 

@@ -265,6 +265,8 @@ def test_only_a_region_that_tells_more_gets_a_say() -> None:
     telling = np.where(labels == 2, -2.0, 2.0) + rng.normal(0, 0.5, 400)
     assert fit_mix(logits, telling, labels)[0] > 0.5
     assert fit_mix(logits, -telling, labels)[0] == pytest.approx(0, abs=1e-6)
+    ill = labels != 2  # without healthy slices nothing says how much
+    assert fit_mix(logits[ill], telling[ill], labels[ill]) == (0.0, 0.0)
 
 
 def test_a_run_without_masks_says_so(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

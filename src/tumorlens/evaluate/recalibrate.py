@@ -89,28 +89,30 @@ def recalibrate(folds: Sequence[Run], coverage: float, rounds: int = ROUNDS) -> 
     whole = collect([item for run in folds for item in run.tested])
     # A fold whose bundle was corrected before is taken as its own validation patients left it.
     softened = [part.log_probabilities * run.temperature_factor for run, part in zip(folds, parts, strict=True)]
-    told: dict[str, list[NDArray[np.float64]]] = {AS_TRAINED: [], CORRECTED: [], TEMPERATURE: [], VECTOR: []}
-    for number in range(len(parts)):
-        z, labels = _others(logits, parts, number)
-        factor = fit_temperature(*_others(softened, parts, number))
-        told[AS_TRAINED].append(softmax(softened[number], axis=1))
-        told[CORRECTED].append(softmax(softened[number] / factor, axis=1))
-        told[TEMPERATURE].append(softmax(logits[number] / fit_temperature(z, labels), axis=1))
-        told[VECTOR].append(_vector_scaled(z, labels, logits[number]))
+    scores = {AS_TRAINED: softened, CORRECTED: softened, TEMPERATURE: logits}
+    numbers = range(len(parts))
+    # For each fold what its scores are divided by, which the other folds say.
+    scales = {
+        AS_TRAINED: [1.0] * len(parts),
+        CORRECTED: [fit_temperature(*_others(softened, parts, number)) for number in numbers],
+        TEMPERATURE: [fit_temperature(*_others(logits, parts, number)) for number in numbers],
+    }
+    told = {name: [softmax(scores[name][n] / scales[name][n], axis=1) for n in numbers] for name in scores}
+    told[VECTOR] = [_vector_scaled(*_others(logits, parts, number), logits[number]) for number in numbers]
     figures = {
         name: _figures(replace(whole, probabilities=np.concatenate(rows)), rounds) for name, rows in told.items()
     }
     loss = {name: figures[name]["log_loss"].value for name in (TEMPERATURE, AS_TRAINED, CORRECTED)}
     way = next(name for name, value in loss.items() if value <= min(loss.values()) + _EQUAL)
-    scores = {AS_TRAINED: softened, CORRECTED: softened, TEMPERATURE: logits}[way]
-    scale = 1.0 if way == AS_TRAINED else fit_temperature(np.concatenate(scores), whole.labels)
-    after = replace(whole, probabilities=np.concatenate(told[way]), label_sets=_sets_across(told[way], parts, coverage))
+    scale = 1.0 if way == AS_TRAINED else fit_temperature(np.concatenate(scores[way]), whole.labels)
+    sets = _sets_across(scores[way], scales[way], parts, coverage)
+    after = replace(whole, probabilities=np.concatenate(told[way]), label_sets=sets)
     used = frozenset(whole.groups)
     return Recalibration(
         temperature=scale if way == TEMPERATURE else None,
         factor=scale if way == CORRECTED else 1.0,
         label_sets=fit_label_sets(
-            softmax(np.concatenate(scores) / scale, axis=1),
+            softmax(np.concatenate(scores[way]) / scale, axis=1),
             whole.labels,
             whole.groups,
             whole.classes,
@@ -126,19 +128,16 @@ def recalibrate(folds: Sequence[Run], coverage: float, rounds: int = ROUNDS) -> 
 
 
 def _sets_across(
-    shares: Sequence[NDArray[np.float64]], parts: Sequence[Answers], coverage: float
+    scores: Sequence[NDArray[np.float64]], scales: Sequence[float], parts: Sequence[Answers], coverage: float
 ) -> tuple[tuple[str, ...], ...]:
-    """The label sets of each fold's slices, by thresholds that were fitted on the other folds' probabilities."""
+    """The label sets of each fold's slices, by thresholds from the other folds after what these are divided by."""
     sets: list[tuple[str, ...]] = []
-    for number, part in enumerate(parts):
-        rest = [index for index in range(len(parts)) if index != number]
-        fitted = fit_label_sets(
-            np.concatenate([shares[index] for index in rest]),
-            np.concatenate([parts[index].labels for index in rest]),
-            [group for index in rest for group in parts[index].groups],
-            part.classes,
-        )
-        sets += [label_set(row, part.classes, fitted.at(coverage)) for row in shares[number].tolist()]
+    for number, (part, scale) in enumerate(zip(parts, scales, strict=True)):
+        others, labels = _others(scores, parts, number)
+        groups = [group for index, other in enumerate(parts) if index != number for group in other.groups]
+        fitted = fit_label_sets(softmax(others / scale, axis=1), labels, groups, part.classes)
+        rows = softmax(scores[number] / scale, axis=1).tolist()
+        sets += [label_set(row, part.classes, fitted.at(coverage)) for row in rows]
     return tuple(sets)
 
 

@@ -83,10 +83,14 @@ def test_training_goes_on_from_a_graph(
     bare: Path, drawn_manifest: Path, tiny_settings: TrainSettings, tmp_path: Path
 ) -> None:
     said: list[str] = []
+    bare = shutil.copytree(bare, tmp_path / "bare")
+    write_card(bare, load_card(bare).model_copy(update={"licence": "not for sale"}))
     weights = resolve(str(bare))
     assert weights == bare / ONNX
     one = tiny_settings.finetune.model_copy(update={"stages": tiny_settings.finetune.stages[:1]})
     settings = tiny_settings.model_copy(update={"finetune": one})
     run = train(Order(drawn_manifest, tmp_path / "on", settings, weights, layers=TINY), Reporter(message=said.append))
     assert any("the weights come from a graph" in text for text in said)
-    assert load_card(run.bundle, needs=WEIGHTS).initial_weights == ONNX
+    card = load_card(run.bundle, needs=WEIGHTS)
+    assert card.initial_weights == f"{load_card(bare).name} ({ONNX})"
+    assert card.licence == "not for sale"  # what is trained from it stays under it

@@ -83,7 +83,7 @@ def test_training_goes_on_from_a_graph(
     bare: Path, drawn_manifest: Path, tiny_settings: TrainSettings, tmp_path: Path
 ) -> None:
     said: list[str] = []
-    bare = shutil.copytree(bare, tmp_path / "bare")
+    bare = shutil.copytree(bare, tmp_path / "licensed")
     write_card(bare, load_card(bare).model_copy(update={"licence": "not for sale"}))
     weights = resolve(str(bare))
     assert weights == bare / ONNX

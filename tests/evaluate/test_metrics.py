@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
+from tests.evaluate.made_runs import write_run
 from tumorlens.bootstrap import PatientBootstrap, share
 from tumorlens.cli import main
 from tumorlens.data.predictions import read_predictions, write_predictions
@@ -210,3 +211,8 @@ def test_a_table_alone_gets_a_folder(tmp_path: Path, capsys: pytest.CaptureFixtu
     shutil.copyfile(tmp_path / "mine.csv", tmp_path / "other.csv")
     assert main(["evaluate", str(tmp_path / "other.csv")]) == 1
     assert "in the way of the report" in capsys.readouterr().err
+    run = write_run(tmp_path / "run", as_predictions(make_answers(patients=8, seed=1)), fold="0")
+    before = (run / "predictions.csv").read_bytes()
+    shutil.copyfile(tmp_path / "mine.csv", tmp_path / "run.csv")
+    assert main(["evaluate", str(tmp_path / "run.csv")]) == 1
+    assert (run / "predictions.csv").read_bytes() == before  # a run's answers are not replaced

@@ -42,7 +42,7 @@ def evaluate(runs: Positional[tuple[Path, ...]], /) -> int:
 def _folder_of(given: Path) -> Path:
     """The run folder that is meant; that of a table alone is made."""
     from tumorlens.data.predictions import read_predictions
-    from tumorlens.evaluate.run_folder import PREDICTIONS
+    from tumorlens.evaluate.run_folder import CONFIG, PREDICTIONS
 
     if not given.is_file():
         return given
@@ -50,7 +50,8 @@ def _folder_of(given: Path) -> Path:
         return given.parent
     read_predictions(given)
     folder = given.with_suffix("")
-    if folder == given or (folder.exists() and not (folder / PREDICTIONS).is_file()):
+    ours = (folder / PREDICTIONS).is_file() and not (folder / CONFIG).is_file() and not (folder / "bundle").exists()
+    if folder.exists() and not ours:  # nor may the table take the place of a run's own answers
         raise RunError(f"{folder}: in the way of the report. Rename the table (to NAME.csv), or move that away")
     folder.mkdir(exist_ok=True)
     shutil.copyfile(given, folder / PREDICTIONS)

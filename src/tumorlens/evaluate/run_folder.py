@@ -15,6 +15,7 @@ from tumorlens.evaluate.leaks import between_folds
 from tumorlens.records import Prediction, Sample
 
 PREDICTIONS = "predictions.csv"
+CONFIG = "config.json"
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _pool(folder: Path, folds: Sequence[Run]) -> Run:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     """The run's config; earlier runs have none."""
-    path = folder / "config.json"
+    path = folder / CONFIG
     if not path.is_file():
         return {}
     try:

@@ -14,7 +14,7 @@ from tumorlens.errors import RunError, SplitError
 from tumorlens.evaluate.evaluation import Evaluation
 from tumorlens.evaluate.model_card import PAGE, write_model_card
 from tumorlens.evaluate.results import card_metrics, evaluate_folder
-from tumorlens.evaluate.run_folder import PREDICTIONS, read_folds
+from tumorlens.evaluate.run_folder import PREDICTIONS
 from tumorlens.model.bundle import load_card, write_card
 from tumorlens.records import CLASSES, Prediction
 from tumorlens.region import teach_region
@@ -85,7 +85,9 @@ def cross_validate(order: Order, reporter: Reporter, folds: Sequence[str] = ()) 
             Or the initial weights have learned from patients that a fold tests or validates.
         RunError: a fold that is there was trained on other data, settings or weights, or `out` is another run's.
     """
-    if (order.out / CONFIG).is_file() and not read_folds(order.out) and (order.out / "history.csv").is_file():
+    if (order.out / CONFIG).is_file() and not any(
+        order.out.glob("fold*")
+    ):  # a cross-validation's comes after its folds
         raise RunError(f"{order.out}: already in use by a run of its own. Give another --out")
     samples = read_manifest(order.manifest)
     split = verified_split(order.manifest, samples)

@@ -261,18 +261,14 @@ def _fit_head(
     reporter.message(f"head phase: validation accuracy {progress.history[-1]['val_accuracy']:.3f}")
 
 
-def _origin(weights: Path | None) -> str:
-    """What the initial weights are called: a bundle's file by its card."""
+def _origin(weights: Path | None) -> tuple[str, str]:
+    """What the initial weights are called, and the licence that their bundle puts on what is trained from them."""
     if weights is None:
-        return "random"
-    card = weights.parent / CARD
-    return f"{load_card(weights.parent).name} ({weights.name})" if card.is_file() else weights.name
-
-
-def known_licence(weights: Path | None) -> str:
-    """The licence that a bundle's card gives its weights, which what is trained from them stays under; else empty."""
-    known = weights is not None and (weights.parent / CARD).is_file()
-    return load_card(weights.parent).licence if weights is not None and known else ""
+        return "random", ""
+    if not (weights.parent / CARD).is_file():
+        return weights.name, ""
+    card = load_card(weights.parent)
+    return f"{card.name} ({weights.name})", card.licence
 
 
 def _sgd(
@@ -367,6 +363,7 @@ def _finish(
     paths.bundle.mkdir(exist_ok=True)
     state = {key: value.cpu().contiguous() for key, value in computer.network.state_dict().items()}
     save_file(state, paths.bundle / WEIGHTS)
+    name, licence = _origin(order.weights)
     card = Card(
         name=paths.folder.resolve().name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -377,7 +374,7 @@ def _finish(
         temperature=temperature,
         label_sets=sets,
         training_data={**data_summary(dataset.samples), "split": split, **told},
-        initial_weights=_origin(order.weights),
-        licence=known_licence(order.weights),
+        initial_weights=name,
+        licence=licence,
     )
     write_card(paths.bundle, card)

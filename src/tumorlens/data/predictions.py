@@ -11,7 +11,7 @@ from tumorlens.records import Prediction, Split, Status
 
 _BEFORE = ("input", "frame", "status", "predicted", "confidence")
 _AFTER = ("label_set", "message", "label", "patient_group", "split", "source", "plane", "tumour_share")
-T = TypeVar("T", bound=str)
+_Word = TypeVar("_Word", bound=str)
 _SUM_TOLERANCE = 1e-3  # rounded by other programs
 
 
@@ -108,7 +108,7 @@ def _prediction(row: dict[str, str], classes: tuple[str, ...]) -> Prediction:
     )
 
 
-def _one_of(column: str, value: str, allowed: Sequence[T]) -> T:
+def _one_of(column: str, value: str, allowed: Sequence[_Word]) -> _Word:
     for known in allowed:
         if value == known:
             return known

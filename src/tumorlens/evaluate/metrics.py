@@ -43,8 +43,10 @@ class Measures:
         draws = PatientBootstrap(self.groups, rounds, seed)
         found = {}
         for name, metric in self.metrics.items():
-            among = self.among.get(name, np.ones(len(draws), dtype=bool))
-            found[name] = replace(estimate(draws, name, metric, draws.speaking(among)), n_slices=self.n_slices)
+            units, count = draws.units, self.n_slices
+            if name in self.among:  # only patients with such rows speak
+                units, count = draws.speaking(self.among[name]), int(self.among[name].sum())
+            found[name] = replace(estimate(draws, name, metric, units), n=units, n_slices=count)
         return found
 
 

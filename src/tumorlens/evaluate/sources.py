@@ -46,7 +46,7 @@ def figures_by_source(answers: Answers, rounds: int = ROUNDS, seed: int = 0) -> 
                 _enough(patient_measures(part).estimates(rounds, seed)),
             ),
             against_none=Levels(
-                _enough_of_both(none_figures(part, rounds, seed)),
+                _enough_of_both(none_measures(part).estimates(rounds, seed)),
                 _enough_of_both(patient_none_figures(part, rounds, seed)),
             ),
         )
@@ -76,16 +76,6 @@ def none_measures(answers: Answers) -> Measures:
     return Measures(metrics, part.groups, len(part), {"sensitivity": truth, "specificity": ~truth})
 
 
-def none_figures(answers: Answers, rounds: int = ROUNDS, seed: int = 0) -> dict[str, Estimate]:
-    """The figures of `none_measures` by slice, with 95 % intervals by patient."""
-    figures = none_measures(answers).estimates(rounds, seed)
-    for name, labels in (("sensitivity", TUMOURS), ("specificity", (NONE,))):
-        if name in figures:  # only patients with such slices speak here
-            own = answers.only(labels)
-            figures[name] = replace(figures[name], n=len(set(own.groups)), n_slices=len(own))
-    return figures
-
-
 def patient_none_figures(answers: Answers, rounds: int = ROUNDS, seed: int = 0) -> dict[str, Estimate]:
     """The same for patients: the tumour slices of one are pooled, and so are the slices without.
 
@@ -98,7 +88,7 @@ def patient_none_figures(answers: Answers, rounds: int = ROUNDS, seed: int = 0) 
     counts = {name: len(slices.only(labels)) for name, labels in (("sensitivity", TUMOURS), ("specificity", (NONE,)))}
     return {
         name: replace(figure, n_slices=counts.get(name, len(slices)))
-        for name, figure in none_figures(pooled, rounds, seed).items()
+        for name, figure in none_measures(pooled).estimates(rounds, seed).items()
     }
 
 

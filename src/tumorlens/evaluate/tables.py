@@ -20,7 +20,6 @@ from tumorlens.records import Estimate, Prediction, class_title
 Cell = Estimate | str
 UNDEFINED = "–"
 
-SIDES = {"train": "Training", "val": "Validation", "test": "Test"}
 #: Of slices, and of patients whose slices were pooled.
 OVERALL = (
     "accuracy", "balanced_accuracy", "auc", "average_precision", "f1", "mcc", "kappa", "log_loss", "brier", "ece",
@@ -114,7 +113,8 @@ def class_grid(table: Table, title: str) -> Grid:
 
 def side_title(name: str, leaky: bool) -> str:
     """What a side is called: a test side says whether its patients are unseen."""
-    return SIDES[name] if name != "test" else "Test (patients seen in training)" if leaky else "Test (unseen patients)"
+    tested = "Test (patients seen in training)" if leaky else "Test (unseen patients)"
+    return {"train": "Training", "val": "Validation", "test": tested}[name]
 
 
 def _patient_grid(tables: Mapping[str, Table], leaky: bool) -> Grid:

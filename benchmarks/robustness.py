@@ -10,7 +10,7 @@ picture as it is stored, before preprocessing.
 import argparse
 import io
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from tumorlens.data.manifest import read_manifest
 from tumorlens.data.readers import read_slice
 from tumorlens.data.splits import VAL_SHARE, sides_of_fold
 from tumorlens.evaluate.answers import collect
+from tumorlens.evaluate.kinds import estimate
 from tumorlens.records import CLASSES, Prediction, Sample, Slice
 from tumorlens.runtime.predictor import Predictor
 
@@ -103,12 +104,24 @@ def chosen(samples: list[Sample], count: int) -> list[Sample]:
     return found
 
 
-def figures(predictions: list[Prediction]) -> tuple[str, float, float, float]:
-    """Accuracy with its interval, its value, mean confidence, and the share that would be refused as no brain MRI."""
+@dataclass(frozen=True)
+class Found:
+    """Which slices (n,) of which patients are right, mean confidence, and the share refused as no brain MRI."""
+
+    right: NDArray[np.bool_]
+    groups: tuple[str, ...]
+    confidence: float
+    strange: float
+
+    def row(self, damage: str, strength: str) -> str:
+        accuracy = estimate(PatientBootstrap(self.groups), "accuracy", mean(self.right))
+        return f"| {damage} | {strength} | {accuracy} | {self.confidence:.3f} | {self.strange:.3f} |"
+
+
+def figures(predictions: list[Prediction]) -> Found:
     answers = collect(predictions)
-    accuracy = PatientBootstrap(answers.groups).estimate(mean(answers.right))
     strange = sum(item.message.startswith("not a brain") for item in predictions) / len(predictions)
-    return str(accuracy), accuracy.value, float(answers.confidences.mean()), strange
+    return Found(answers.right, answers.groups, float(answers.confidences.mean()), strange)
 
 
 def main() -> None:
@@ -126,13 +139,13 @@ def main() -> None:
     pictures = [read_slice(root, item) for item in part]
     predictor = Predictor(given.bundle, answer_all=True)
 
-    def measured(slices: list[Slice]) -> tuple[str, float, float, float]:
+    def measured(slices: list[Slice]) -> Found:
         return figures([item.prediction for item in answers(predictor, part, root, slices)])
 
     before = measured(pictures)
     print(f"{len(part)} slices of {len({item.patient_group for item in part})} groups, side {given.side}")
     print("| damage | strength | accuracy | mean confidence | refused as no brain MRI |\n|---|---|---|---|---|")
-    print(f"| none | | {before[0]} | {before[2]:.3f} | {before[3]:.3f} |", flush=True)
+    print(before.row("none", ""), flush=True)
     curves = {}
     for name, damage in DAMAGES.items():
         curves[name] = [before]
@@ -141,20 +154,22 @@ def main() -> None:
             worse = [replace(item, pixels=damage(item.pixels.astype(np.float32), strength, rng)) for item in pictures]
             found = measured(worse)
             curves[name].append(found)
-            print(f"| {name} | {strength} | {found[0]} | {found[2]:.3f} | {found[3]:.3f} |", flush=True)
+            print(found.row(name, str(strength)), flush=True)
+    worse_ones = np.mean([found.right for curve in curves.values() for found in curve[1:]], axis=0)
+    print(f"accuracy, mean over all damages: {PatientBootstrap(before.groups).estimate(mean(worse_ones))}")
     if given.figure:
         draw(curves, given.figure)
 
 
-def draw(curves: dict[str, list[tuple[str, float, float, float]]], path: Path) -> None:
+def draw(curves: dict[str, list[Found]], path: Path) -> None:
     """One small plot a damage: accuracy and mean confidence by strength; where they part, it is overconfident."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     axes = figure.subplots(2, 4, sharex=True, sharey=True).ravel()
     for axis, (name, found) in zip(axes, curves.items(), strict=True):
-        axis.plot([item[1] for item in found], "o-", ms=3, color="#0072B2", label="accuracy")
-        axis.plot([item[2] for item in found], "s--", ms=3, color="#D55E00", label="mean confidence")
+        axis.plot([item.right.mean() for item in found], "o-", ms=3, color="#0072B2", label="accuracy")
+        axis.plot([item.confidence for item in found], "s--", ms=3, color="#D55E00", label="mean confidence")
         axis.set_title(name, fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False, fontsize=8)

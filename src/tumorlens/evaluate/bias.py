@@ -7,6 +7,7 @@ from typing import Any
 from tumorlens.bootstrap import ROUNDS, Metric, PatientBootstrap, difference
 from tumorlens.errors import RunError
 from tumorlens.evaluate.answers import TUMOURS, Answers, collect, restrict
+from tumorlens.evaluate.kinds import estimate
 from tumorlens.evaluate.metrics import balanced_accuracy
 from tumorlens.evaluate.sources import LEAST_GROUPS, none_measures
 from tumorlens.evaluate.values import plain
@@ -88,11 +89,12 @@ def _row(
 ) -> BiasRow:
     draws = PatientBootstrap(answers.groups, rounds, seed)
     model, features = metrics
+    name = figure.lower().replace(" ", "_")
     return BiasRow(
         question,
         figure,
         chance,
-        features=draws.estimate(features),
-        model=draws.estimate(model),
+        features=estimate(draws, name, features),
+        model=estimate(draws, name, model),
         difference=draws.estimate(difference(model, features)),
     )

@@ -152,8 +152,9 @@ def test_coverage_is_picked(tiny_run: Path) -> None:
     few, many = (Predictor(tiny_run / "bundle", coverage).predict(pictures()[:4]) for coverage in (0.5, 0.99))
     for one, other in zip(few, many, strict=True):
         assert set(one.prediction.label_set) <= set(other.prediction.label_set)
-    with pytest.raises(BundleError, match=r"no label sets of coverage 1\.5"):
-        Predictor(tiny_run / "bundle", 1.5)
+    for given in (1.5, float("nan")):
+        with pytest.raises(BundleError, match=rf"no label sets of coverage {given:g}"):
+            Predictor(tiny_run / "bundle", given)
 
 
 def test_what_cannot_be_taught(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

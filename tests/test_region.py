@@ -275,6 +275,20 @@ def test_a_run_without_masks_says_so(tiny_run: Path, tmp_path: Path, capsys: pyt
     assert "0 training and 0 validation slices have a mask" in capsys.readouterr().err
 
 
+def test_black_masks_teach_nothing(
+    masked_manifest: Path, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(masked_manifest.parent, tmp_path / "data")
+    run = shutil.copytree(taught, tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    config["manifest"]["path"] = str(tmp_path / "data" / "manifest.csv")
+    (run / "config.json").write_text(json.dumps(config))
+    for path in (tmp_path / "data" / "masks").iterdir():
+        Image.fromarray(np.zeros(np.asarray(Image.open(path)).shape, dtype=np.uint8)).save(path)
+    assert main(["region", str(run)]) == 1
+    assert "the masks of its train and val side are all black" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize("stop", [3, 5, 10])
 def test_a_stopped_training_of_the_head_ends_like_one_that_was_not(
     stop: int, masked_manifest: Path, taught: Path, tiny_settings: TrainSettings, tmp_path: Path

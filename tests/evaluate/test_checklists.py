@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tests.evaluate.made_runs import make_predictions, write_run
+from tests.evaluate.made_runs import PARTS, make_predictions, write_run
 from tumorlens.config import load_settings
 from tumorlens.evaluate.checklists import TO_WRITE, checklists, facts_of, write_checklists
 from tumorlens.evaluate.evaluation import Evaluation, evaluate_run
@@ -48,3 +48,19 @@ def test_of_answers_from_elsewhere_nothing_is_made_up(tmp_path: Path) -> None:
     page = (run / "checklists.md").read_text(encoding="utf-8")
     assert "ResNet" not in page and "SGD" not in page
     assert "accuracy 0." in page
+
+
+def test_leaks_and_new_sources_are_said(tmp_path: Path) -> None:
+    settings = load_settings("best").model_dump(mode="json") | {"network": None}
+    leaky = write_run(tmp_path / "leaky", make_predictions(), settings=settings,
+                      split={"assignment_sha256": "ab" * 32, "leaky_by_slice": True})  # fmt: skip
+    facts = facts_of(evaluate_run(leaky, rounds=10))
+    assert "did not see" not in facts["goal"] and "unseen" not in facts["counts"]
+    assert facts["assignment"].startswith("SPLIT BY SLICE")
+    learned = make_predictions(9, "train", parts=PARTS[:3])
+    away = write_run(tmp_path / "away", [*make_predictions(parts=PARTS[3:5]), *learned], settings=settings)
+    (away / "bundle").mkdir()
+    (away / "bundle" / "model.json").write_text('{"temperature": 0.9, "temperature_factor": 1.2}')
+    facts = facts_of(evaluate_run(away, rounds=10))
+    assert facts["level"].endswith("from elsewhere: tcga_lgg")
+    assert "times 1.200" in facts["recalibration"]

@@ -69,3 +69,18 @@ def test_the_command_takes_several_runs(
         assert {"folds.csv", "metrics.json", "report.html"} <= {path.name for path in folder.iterdir()}
     assert main(["evaluate"]) == 1
     assert "no run given" in capsys.readouterr().err
+
+
+def test_a_run_that_knows_no_sources_is_compared_by_the_rest(tmp_path: Path) -> None:
+    first = write_run(tmp_path / "first", make_predictions(seed=1))
+    second = write_run(tmp_path / "second", [replace(item, origin="") for item in make_predictions(seed=2)])
+    pair = compare(first, second).pair
+    assert pair is not None and "accuracy" in pair.differences
+    assert not [name for name in pair.differences if ":" in name]
+
+
+def test_a_history_without_a_validation_loss_is_drawn(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", make_predictions())
+    (run / "history.csv").write_text("loss\n0.5\n0.4\n")
+    assert main(["evaluate", str(run)]) == 0
+    assert "Validation" in (run / "report.html").read_text(encoding="utf-8")

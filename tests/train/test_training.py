@@ -107,6 +107,15 @@ def test_presets_load_and_misspelt_keys_do_not(tmp_path: Path) -> None:
         load_settings(str(tmp_path / "mine.toml"))
     with pytest.raises(TumorlensError, match="no preset 'nowhere'"):
         load_settings("nowhere")
+    (tmp_path / "latin.toml").write_bytes("# Größe\nseed = 0\n".encode("latin-1"))
+    with pytest.raises(TumorlensError, match="no text in UTF-8"):
+        load_settings(str(tmp_path / "latin.toml"))
+    for text, where in (("seed = -1", "seed"), ("[finetune]\nstages = []", "finetune.stages")):
+        (tmp_path / "mine.toml").write_text(text)
+        with pytest.raises(TumorlensError, match=rf"{where} = .* is not allowed"):
+            load_settings(str(tmp_path / "mine.toml"))
+    with pytest.raises(TumorlensError, match=r"device 'mps' is not supported"):
+        choose_device("mps")
 
 
 class StopAfter:

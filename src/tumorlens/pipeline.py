@@ -143,10 +143,11 @@ def explain_paths(
     def answer(batch: _Batch) -> tuple[list[Explained], int]:
         return _answered(batch.items, predictor), batch.done
 
-    # One reader keeps the slices of archives and volumes in order; one more batch than streams is being prepared.
+    # One reader keeps the slices of archives and volumes in order; two more batches than streams are prepared or wait
+    # for their turn to be written, so that no stream does.
     batches = _batches(in_order(read, wanted, 1, _READ_AHEAD))
     streams = predictor.engine.streams
-    for found, done in in_order(answer, batches, streams + 1, streams + 2):
+    for found, done in in_order(answer, batches, streams + 2, streams + 4):
         yield found
         on_progress(before + done, len(files))
 

@@ -18,7 +18,6 @@ EngineName = Literal["auto", "openvino", "onnxruntime"]
 #: Names the folder of compiled graphs.
 CACHE_VARIABLE = "TUMORLENS_CACHE"
 _KEPT = 4  # compiled graphs, 25 to 95 MB each
-_FEW_CORES = 4  # up to which one stream of small batches is as quick as several side by side, and smaller
 #: What the agreement of an 8-bit graph must reach for `auto` to take it.
 SAME, CORRELATION = 0.99, 0.99
 
@@ -101,10 +100,9 @@ class _OpenVino:
     def __init__(self, graph: Path, precision: str, many: bool, cache: Path | None) -> None:
         _check_precision(precision, capabilities())
         core = load_openvino().Core()
-        side_by_side = many and (os.cpu_count() or 1) > _FEW_CORES
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-            "PERFORMANCE_HINT": "THROUGHPUT" if side_by_side else "LATENCY",
+            "PERFORMANCE_HINT": "THROUGHPUT" if many else "LATENCY",
         }
         if cache is not None and _usable(cache):
             settings["CACHE_DIR"] = str(cache)
@@ -113,7 +111,7 @@ class _OpenVino:
         except RuntimeError as error:
             raise BundleError(f"{graph}: cannot be loaded ({error})") from error
         self.precision = precision
-        self.streams = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) if side_by_side else 1
+        self.streams = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) if many else 1
         if cache is not None:
             _prune(cache)
 

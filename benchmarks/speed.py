@@ -6,8 +6,8 @@
 Every peer (`benchmarks/peers.py`) is a process of its own that reads the same pictures and writes the same things for
 each: a label, the raw map (.npy) and an overlay (.png); detect-tumor gives labels alone. All but it compute the same
 network: ResNet-50 with a dilated last stage, 192 x 192, of random weights where it is not ours (speed does not depend
-on them). Peers take turns. A process is timed with few and with many pictures: the difference gives pictures a second;
-with one picture: the first answer. One picture's latency is measured in a warm process. `--environments` makes
+on them). Peers take turns. A process is timed with few and with many pictures (quick peers with eight times as many):
+the difference gives pictures a second; with one picture: the first answer. One picture's latency is measured in a warm process. `--environments` makes
 environments for Keras and detect-tumor below FOLDER, or takes those that are there; without it they are left out.
 pytorch-grad-cam is not among the peers: it needs torchvision.
 """
@@ -32,6 +32,7 @@ from tumorlens.no_telemetry import load_openvino
 from tumorlens.pipeline import REFERENCE
 
 SIZE, PRODUCT = 192, 2048
+QUICK, MORE = 5.0, 8  # a peer that needs fewer seconds gets so many times the pictures: its start-up varies by tenths
 WORKER = Path(__file__).parent / "peers.py"
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 BEGIN, END = "<!-- begin of what benchmarks/speed.py wrote -->", "<!-- end -->"
@@ -87,16 +88,19 @@ def measure(
 ) -> dict[str, dict[str, float]]:
     """Medians over the rounds of each peer's figures."""
     rows: dict[str, list[tuple[float, float, float]]] = {peer: [] for peer in pythons}
+    most = dict.fromkeys(pythons, many)
     for number in range(rounds + 1):  # the first warms the disk and the cache of graphs
         for peer, python in pythons.items():
             taken = []
-            for count in (1, few, many) if number else (few,):
+            for count in (1, few, most[peer]):
                 with tempfile.TemporaryDirectory() as folder:
                     taken.append(process(command(peer, python, pictures[:count], Path(folder))))
+            (first, _), (short, _), (long, memory) = taken
             if number:
-                (first, _), (short, _), (long, memory) = taken
-                rows[peer].append(((many - few) / (long - short), first, memory))
+                rows[peer].append(((most[peer] - few) / (long - short), first, memory))
                 print(f"{peer}: {rows[peer][-1][0]:.1f} pictures a second, first after {first:.1f} s", flush=True)
+            elif long - short < QUICK:
+                most[peer] = min(MORE * many, len(pictures))
     found = {}
     for peer, values in rows.items():
         rate, first, memory = (statistics.median(column) for column in zip(*values, strict=True))

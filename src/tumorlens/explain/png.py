@@ -1,5 +1,7 @@
-"""Overlays as PNG, quicker than Pillow (`benchmarks/overlays.py`): one filter for all lines instead of trying five, and
-a deflate that uses the processor's vector instructions where it is installed. PNG specification, third edition, W3C 2025.
+"""Overlays as PNG, quicker than Pillow (`benchmarks/overlays.py`).
+
+One filter serves all lines instead of the best of five, and deflate uses the processor's vector instructions where a
+build of ISA-L for it is installed. PNG specification, third edition, W3C 2025.
 """
 
 import struct

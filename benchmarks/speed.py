@@ -7,9 +7,9 @@ Every peer (`benchmarks/peers.py`) is a process of its own that reads the same p
 each: a label, the raw map (.npy) and an overlay (.png); detect-tumor gives labels alone. All but it compute the same
 network: ResNet-50 with a dilated last stage, 192 x 192, of random weights where it is not ours (speed does not depend
 on them). Peers take turns. A process is timed with few and with many pictures (quick peers with eight times as many):
-the difference gives pictures a second; with one picture: the first answer. One picture's latency is measured in a warm process. `--environments` makes
-environments for Keras and detect-tumor below FOLDER, or takes those that are there; without it they are left out.
-pytorch-grad-cam is not among the peers: it needs torchvision.
+the difference gives pictures a second; with one picture: the first answer. One picture's latency is measured in a warm
+process. `--environments` makes environments for Keras and detect-tumor below FOLDER, or takes those that are there;
+without it they are left out. pytorch-grad-cam is not among the peers: it needs torchvision.
 """
 
 import argparse

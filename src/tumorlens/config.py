@@ -87,6 +87,9 @@ class AugmentSettings(Settings):
     the pictures stay still."""
     peel: Share = 0.0
     """Probability of losing scalp and skull, as collections of brains alone have lost them."""
+    exchange: Share = 0.0
+    """Probability of a tumour-free slice to exchange tissue, and its label, with the tumour of a slice that has a
+    mask, so that where a picture comes from says less about its class."""
 
 
 class StageSettings(Settings):
@@ -138,8 +141,8 @@ class FineTuneSettings(Settings):
     """Epochs without a lower validation loss after which training stops."""
 
     @property
-    def uses_masks(self) -> bool:
-        """Whether tumour masks are read."""
+    def mask_losses(self) -> bool:
+        """Whether a loss asks for tumour masks."""
         return self.evidence_weight > 0 or self.cell_weight > 0
 
 
@@ -167,9 +170,19 @@ class TrainSettings(Settings):
     head: HeadSettings = HeadSettings()
     finetune: FineTuneSettings = FineTuneSettings()
 
+    @property
+    def uses_masks(self) -> bool:
+        """Whether tumour masks are read."""
+        return self.finetune.mask_losses or self.augment.exchange > 0
+
     @model_validator(mode="after")
     def _cache_fits(self) -> Self:
         plan, size = self.finetune, self.preprocess.size
+        if plan.cached_views and self.augment.exchange:
+            raise ValueError(
+                f"finetune.cached_views {plan.cached_views} keeps what each slice gives by itself, so augment.exchange "
+                f"must be 0 with it, not {self.augment.exchange:g}"
+            )
         if plan.cached_views and (plan.first_layer == "all" or {stage.size for stage in plan.stages} != {size}):
             raise ValueError(
                 f"finetune.cached_views {plan.cached_views} needs frozen stages and one input size: first_layer is "

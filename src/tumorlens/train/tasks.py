@@ -11,7 +11,7 @@ from tumorlens.config import TrainSettings
 from tumorlens.data.dataset import SliceDataset
 from tumorlens.model.network import TumorNet, freeze_before, train_mode
 from tumorlens.records import CLASSES
-from tumorlens.train import augment
+from tumorlens.train import augment, exchange
 from tumorlens.train.attention import CellHeads, cell_loss, evidence_loss
 from tumorlens.train.average import WeightAverage
 from tumorlens.train.device import autocast
@@ -171,10 +171,17 @@ class FineTuneTask:
         if self._order[0] != epoch:
             self._order = (epoch, epoch_batches(self._train, settings, mix_seed(settings.seed, 2, epoch)))
         index = self._order[1][step]
-        labels = self._train.labels[index].to(computer.device)
         seed = mix_seed(settings.seed, 3, epoch, step)
         train_mode(computer.network, self._frozen)  # first: the frozen stages must not follow the batch
-        values, plan = self._inputs(index, epoch, seed)
+        if computer.front is None:
+            images, masks, labels = self._batch(index, epoch, step)
+            plan = augment.draw(len(index), settings.augment, torch.Generator().manual_seed(seed))
+            with autocast(computer.device, computer.precision):
+                values = computer.network.stem(augment.apply(images, plan, self._sizes[epoch]))
+        else:
+            masks, labels = self._masks(index), self._train.labels[index].to(computer.device)
+            values, plan = computer.front.view(self._train, index, epoch)
+            values = values.to(computer.device, computer.precision)
         devices = [computer.device] if computer.device.type == "cuda" else []
         # Dropout draws from the global generator: fork it, so that a step is repeatable and the caller's state stays.
         with torch.random.fork_rng(devices=devices), autocast(computer.device, computer.precision):
@@ -182,9 +189,8 @@ class FineTuneTask:
             maps = computer.network.last_maps_after(values, computer.front.first if computer.front else "layer1")
             logits = computer.network.classify(computer.network.pool(maps[1]))
         loss: torch.Tensor = self._criterion(logits.float(), labels)
-        if self._train.masks is not None and settings.finetune.uses_masks:
-            masks = augment.move(computer.pictures(self._train.masks, index), plan, self._sizes[epoch])
-            loss = loss + self._mask_losses(maps, masks, labels)
+        if masks is not None and settings.finetune.mask_losses:
+            loss = loss + self._mask_losses(maps, augment.move(masks, plan, self._sizes[epoch]), labels)
         return loss
 
     def updated(self, epoch: int, step: int) -> None:
@@ -197,16 +203,21 @@ class FineTuneTask:
         computer = Computer(self.kept, self._computer.device, self._computer.precision, self._computer.front)
         return figures(computer.logits(self._val), self._val.labels)
 
-    def _inputs(self, index: torch.Tensor, epoch: int, seed: int) -> tuple[torch.Tensor, augment.AugmentPlan]:
-        """What the learning part of the network gets, and how the pictures were augmented."""
-        computer = self._computer
-        if computer.front is not None:
-            values, plan = computer.front.view(self._train, index, epoch)
-            return values.to(computer.device, computer.precision), plan
-        plan = augment.draw(len(index), self._settings.augment, torch.Generator().manual_seed(seed))
-        images = augment.apply(computer.pictures(self._train.images, index), plan, self._sizes[epoch])
-        with autocast(computer.device, computer.precision):
-            return computer.network.stem(images), plan
+    def _batch(
+        self, index: torch.Tensor, epoch: int, step: int
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """Pictures, masks and labels of a batch, after exchanges of tissue."""
+        computer, probability = self._computer, self._settings.augment.exchange
+        images, masks = computer.pictures(self._train.images, index), self._masks(index)
+        labels = self._train.labels[index].to(computer.device)
+        if not probability or masks is None:
+            return images, masks, labels
+        generator = torch.Generator().manual_seed(mix_seed(self._settings.seed, 5, epoch, step))
+        pairs = exchange.draw(labels.cpu(), masks.cpu(), probability, generator)
+        return exchange.exchange(images, masks, labels, pairs)
+
+    def _masks(self, index: torch.Tensor) -> torch.Tensor | None:
+        return None if self._train.masks is None else self._computer.pictures(self._train.masks, index)
 
     def _mask_losses(
         self, maps: tuple[torch.Tensor, torch.Tensor], masks: torch.Tensor, labels: torch.Tensor

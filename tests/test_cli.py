@@ -98,6 +98,7 @@ def test_predict_with_bad_input_keeps_the_good(
         assert sum(shares) == pytest.approx(1, abs=1e-5)
         assert float(row["confidence"]) == pytest.approx(max(shares))
     assert {path.name for path in maps.iterdir()} == {"a.png", "a.npy", "a-2.png", "a-2.npy"}
+    assert [row["map"] for row in rows(out)] == ["a", "", "a-2", ""]
     raw = np.load(maps / "a-2.npy")
     assert raw.dtype == np.float32
     assert raw.shape == (150, 130)

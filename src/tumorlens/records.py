@@ -76,7 +76,8 @@ class Prediction:
     """The answer for one slice. `probabilities` (C,) in the order of `classes`, summing to 1 when `ok`.
 
     `source` is the file that was given; `origin` the data set it is of (the manifest's `source`), empty where unknown.
-    `tumour_share` is the share of the picture that the tumour's mask fills, NaN where there is none.
+    `tumour_share` is the share of the picture that the tumour's mask fills, NaN where there is none; `map` is the name,
+    without an ending, of the files that show its heatmap, empty where none was written.
     """
 
     source: str
@@ -92,6 +93,7 @@ class Prediction:
     origin: str = ""
     plane: str = ""
     tumour_share: float = float("nan")
+    map: str = ""
 
     @property
     def predicted(self) -> str:

@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -97,23 +98,26 @@ def _write(answers: Iterator[list[Explained]], table: AnswerFile, folder: MapFol
     """Write rows and maps as they come, and count what came of the slices, those of an earlier call included."""
     counts = _kept(table, folder)
 
-    def drawn(batch: list[Explained]) -> list[Explained]:
-        for item in batch:
-            if folder and item.answer.evidence is not None:
-                folder.save(item, item.heatmap(way=way))
-        return batch
+    def drawn(batch: list[Explained]) -> list[Prediction]:
+        return [replace(item.answer.prediction, map=_drawn(item, folder, way)) for item in batch]
 
     found: Prediction | None = None
     # Maps are drawn beside the computing of the next batch, and lie there before their row does.
     for batch in in_order(drawn, answers, 1, 2):
-        table.write(item.answer.prediction for item in batch)
-        for item in batch:
-            found = item.answer.prediction
+        table.write(batch)
+        for found in batch:
             counts[found.status] += 1
             _tell_unanswered(found)
     if found and counts.total() == 1:
         _tell_answer(found)
     return counts
+
+
+def _drawn(item: Explained, folder: MapFolder | None, way: Way) -> str:
+    """Write the map of a slice; its name, empty where there is none."""
+    if folder is None or item.answer.evidence is None:
+        return ""
+    return folder.save(item, item.heatmap(way=way))
 
 
 def _kept(table: AnswerFile, folder: MapFolder | None) -> Counter[str]:

@@ -186,6 +186,7 @@ class _JsonWriter:
                 "confidence": None if math.isnan(item.confidence) else item.confidence,
                 **{f"p_{name}": share for name, share in zip(self._classes, known, strict=True)},
                 "label_set": list(item.label_set), "message": item.message or None, "plane": item.plane or None,
+                "map": item.map or None,
             }  # fmt: skip
             self._file.write(json.dumps(row, ensure_ascii=True) + "\n")
         self._file.flush()

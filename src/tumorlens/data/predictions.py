@@ -10,7 +10,7 @@ from tumorlens.errors import RunError
 from tumorlens.records import Prediction, Split, Status
 
 _BEFORE = ("input", "frame", "status", "predicted", "confidence")
-_AFTER = ("label_set", "message", "label", "patient_group", "split", "source", "plane", "tumour_share")
+_AFTER = ("label_set", "message", "label", "patient_group", "split", "source", "plane", "tumour_share", "map")
 _Word = TypeVar("_Word", bound=str)
 _SUM_TOLERANCE = 1e-3  # rounded by other programs
 
@@ -39,7 +39,7 @@ class PredictionWriter:
                 "" if math.isnan(item.confidence) else f"{item.confidence:.9g}",
                 *("" if p is None else f"{p:.9g}" for p in answered),
                 " ".join(item.label_set), item.message, item.label, item.patient_group, item.split, item.origin,
-                item.plane, "" if math.isnan(item.tumour_share) else f"{item.tumour_share:.6g}",
+                item.plane, "" if math.isnan(item.tumour_share) else f"{item.tumour_share:.6g}", item.map,
             ])  # fmt: skip
         self._file.flush()
 
@@ -105,6 +105,7 @@ def _prediction(row: dict[str, str], classes: tuple[str, ...]) -> Prediction:
         origin=row.get("source") or "",  # files of earlier versions lack this column and the next
         plane=row.get("plane") or "",
         tumour_share=float(share) if share else math.nan,
+        map=row.get("map") or "",
     )
 
 

@@ -15,7 +15,7 @@ from tumorlens.data.preprocess import prepare
 from tumorlens.data.readers import Refused, find_inputs, read_slices
 from tumorlens.errors import InputError, RunError
 from tumorlens.evaluate.run_folder import read_samples
-from tumorlens.model.bundle import GATE, Refusal, load_card, write_card
+from tumorlens.model.bundle import GATE, Refusal, load_card, put_file
 from tumorlens.model.network import TumorNet
 from tumorlens.records import Slice
 from tumorlens.runtime.export import export_bundle, load_network
@@ -94,15 +94,13 @@ def teach_refusal(run: Path, others: Path, progress: Progress, brains: Path | No
         name: (float((gate.scores(_features(network, images, progress, name)) > THRESHOLD).mean()), len(images))
         for name, images in (_pictures(brains, card.preprocess, progress) if brains else {}).items()
     }
-    save_file(
-        {"weight": gate.weight.astype(np.float32), "bias": np.array([gate.bias], dtype=np.float32)},
-        run / "bundle" / GATE,
-    )
+    made = run / "bundle" / f"{GATE}.part"
+    save_file({"weight": gate.weight.astype(np.float32), "bias": np.array([gate.bias], dtype=np.float32)}, made)
     n_others = sum(map(len, kinds.values()))
     refusal = Refusal(
         threshold=THRESHOLD, fitted_on=f"{len(train)} brain slices, {n_others} others of {len(kinds)} kinds"
     )
-    write_card(run / "bundle", card.model_copy(update={"refusal": refusal}))
+    put_file(run / "bundle", card.model_copy(update={"refusal": refusal}), GATE, made)
     export_bundle(run / "bundle")
     return RefusalFigures(by_source, found, foreign, side)
 

@@ -12,7 +12,7 @@ from tumorlens.data.dataset import SliceDataset, load_dataset
 from tumorlens.data.predictions import write_predictions
 from tumorlens.errors import RunError
 from tumorlens.evaluate.run_folder import PREDICTIONS, read_run, read_samples
-from tumorlens.model.bundle import REGION, Region, load_card, write_card
+from tumorlens.model.bundle import REGION, Region, load_card, put_file
 from tumorlens.model.region import RegionHead, middle_maps
 from tumorlens.records import CLASSES
 from tumorlens.runtime.export import load_network
@@ -83,10 +83,11 @@ def teach_region(run: Path, reporter: Reporter) -> Region:
         fitted_on=f"{masked['train']} masks and the tumour-free slices among {len(data.side('train'))} training slices",
     )
     temperature, sets, shares = calibrated(said, data)
-    save_file({key: value.cpu() for key, value in head.state_dict().items()}, bundle / REGION)
+    made = bundle / f"{REGION}.part"
+    save_file({key: value.cpu() for key, value in head.state_dict().items()}, made)
     write_predictions(labelled(samples, shares, sets), run / PREDICTIONS, CLASSES)
     fitted = {"region": region, "temperature": temperature, "temperature_factor": 1.0, "label_sets": sets}
-    write_card(bundle, card.model_copy(update=fitted))
+    put_file(bundle, card.model_copy(update=fitted), REGION, made)
     kept.clear()
     reporter.message(f"region: weight {weight:.3f}, bias {bias:.3f}, threshold {region.threshold:.2f}")
     return region

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tumorlens.errors import BundleError
-from tumorlens.model.bundle import ONNX, load_card
+from tumorlens.model.bundle import ONNX, Card, load_card, put_file, write_card
 from tumorlens.records import CLASSES
 from tumorlens.runtime.predictor import Predictor
 
@@ -29,6 +29,25 @@ def test_a_changed_byte_is_noticed(bundle: Path) -> None:
     data[len(data) // 2] ^= 1
     (bundle / ONNX).write_bytes(data)
     with pytest.raises(BundleError, match=r"model\.onnx: changed since the bundle was made"):
+        Predictor(bundle)
+
+
+def test_killed_while_a_file_changes_a_bundle_lacks_it_and_still_loads(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = bundle / "new.part"
+    made.write_bytes(b"another graph")
+
+    def killed(folder: Path, card: Card, without: tuple[str, ...] = ()) -> Card:
+        if not without:
+            raise KeyboardInterrupt
+        return write_card(folder, card, without)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("tumorlens.model.bundle.write_card", killed)
+        put_file(bundle, load_card(bundle), ONNX, made)
+    assert (bundle / ONNX).read_bytes() == b"another graph"
+    with pytest.raises(BundleError, match=r"the bundle has no model\.onnx"):
         Predictor(bundle)
 
 

@@ -7,6 +7,7 @@ pickle, no torch.
 """
 
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -111,19 +112,37 @@ class Card(BaseModel):
         return self.temperature / self.temperature_factor
 
 
-def write_card(folder: Path, card: Card) -> Card:
+def write_card(folder: Path, card: Card, without: Container[str] = ()) -> Card:
     """Write `model.json` last, with the hashes of the other files of the folder as they are now.
+
+    Args:
+        folder: the bundle.
+        card: what to write.
+        without: files that are about to change, which the card does not list meanwhile: who is killed before they have
+            changed leaves a bundle that lacks them, not one that is refused as damaged.
 
     Returns:
         The card as written.
     """
-    names = sorted(path.name for path in folder.iterdir() if path.name in (ONNX, *INT8, WEIGHTS, GATE, REGION))
+    known = (ONNX, *INT8, WEIGHTS, GATE, REGION)
+    names = sorted(path.name for path in folder.iterdir() if path.name in known and path.name not in without)
     files = {name: file_hash(folder / name) for name in names}
     complete = card.model_copy(update={"schema_version": SCHEMA_VERSION, "files": files})
     temporary = folder / f"{CARD}.part"
     temporary.write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
     temporary.replace(folder / CARD)
     return complete
+
+
+def put_file(folder: Path, card: Card, name: str, made: Path) -> Card:
+    """Move a file into a bundle under a name that may be taken, and write the card that goes with it.
+
+    Returns:
+        The card as written.
+    """
+    write_card(folder, load_card(folder), without=(name,))  # the former card, until the file is the new one
+    made.replace(folder / name)
+    return write_card(folder, card)
 
 
 def load_card(folder: Path, needs: str = "") -> Card:

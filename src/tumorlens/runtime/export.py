@@ -31,6 +31,7 @@ from tumorlens.model.bundle import (
     WEIGHTS,
     Card,
     load_card,
+    put_file,
     write_card,
 )
 from tumorlens.model.graph_weights import GraphWeights
@@ -84,10 +85,13 @@ def export_bundle(folder: Path, half: bool = True) -> Card:
         BundleError: neither is there, or the weights do not fit the network.
     """
     card = load_card(folder)
-    _to_onnx(_Answer(folder, card), folder / ONNX, card.preprocess.size, half)
+    made = folder / f"{ONNX}.part"
+    _to_onnx(_Answer(folder, card), made, card.preprocess.size, half)
+    plain = card.model_copy(update={"int8": None})
+    write_card(folder, plain, without=INT8)
     for name in INT8:  # that of an earlier graph
         (folder / name).unlink(missing_ok=True)
-    return write_card(folder, card.model_copy(update={"int8": None}))
+    return put_file(folder, plain, ONNX, made)
 
 
 def load_network(folder: Path, card: Card) -> TumorNet:
@@ -168,9 +172,7 @@ def _to_onnx(answer: _Answer, path: Path, size: int, half: bool) -> None:
     if half:
         _store_half(model)
     onnx.checker.check_model(model)
-    temporary = path.with_suffix(".part")
-    temporary.write_bytes(model.SerializeToString())
-    temporary.replace(path)
+    path.write_bytes(model.SerializeToString())
 
 
 def _strip_traces(model: onnx.ModelProto) -> None:

@@ -50,9 +50,9 @@ def quantise(bundle: Path, samples: Sequence[Sample], root: Path, progress: Prog
         )
     squares = [_square(item, root, card) for item in _told(train, "reading", progress)]
     # An interruption from here on leaves the bundle as it was without 8 bits.
+    write_card(bundle, card.model_copy(update={"int8": None}), without=INT8)
     for name in INT8:
         (bundle / name).unlink(missing_ok=True)
-    write_card(bundle, card.model_copy(update={"int8": None}))
     _write_graph(bundle, squares, progress)
     exact, rounded = load_engine(bundle, card), load_engine(bundle, card.model_copy(update={"int8": _UNKNOWN}), "int8")
     checked = [_square(item, root, card) for item in _told(val, "checking", progress)]

@@ -110,6 +110,19 @@ def test_runs_of_before_folds_had_names_go_on(tmp_path: Path) -> None:
         check_same(tmp_path, {**config, "manifest": {"sha256": "a", "fold": "1"}})
 
 
+def test_runs_of_before_a_setting_was_added_go_on(tmp_path: Path) -> None:
+    from tumorlens.train.run import check_same
+
+    now = TrainSettings().model_dump(mode="json")
+    config = {"manifest": {"sha256": "a", "fold": "0"}, "initial_weights": None, "settings": now}
+    before = json.loads(json.dumps(config))
+    del before["settings"]["augment"]["exchange"]
+    (tmp_path / "config.json").write_text(json.dumps(before))
+    check_same(tmp_path, config)
+    with pytest.raises(RunError, match="began with augment"):
+        check_same(tmp_path, {**config, "settings": {**now, "augment": {**now["augment"], "exchange": 0.5}}})
+
+
 @pytest.mark.parametrize("fold", ["../x", "a b", "é", "x" * 300, "con:1"])
 def test_fold_folders_are_safe(fold: str) -> None:
     assert fold_folder("0") == "fold0" and fold_folder("brisc_no_tumor") == "foldbrisc_no_tumor"

@@ -89,6 +89,7 @@ def calibrate(run: Positional[Path], /, bundle: Path | None = None, coverage: fl
     from tumorlens.data.predictions import write_predictions
     from tumorlens.evaluate.by_confidence import FOLDS, by_confidence
     from tumorlens.evaluate.recalibrate import recalibrate, recalibrated, save_recalibration
+    from tumorlens.evaluate.results import retell
     from tumorlens.evaluate.run_folder import PREDICTIONS, read_folds, read_run
     from tumorlens.evaluate.tables import recalibration_grids
     from tumorlens.model.bundle import load_card, write_card
@@ -120,6 +121,7 @@ def calibrate(run: Positional[Path], /, bundle: Path | None = None, coverage: fl
         written.append(f"the card of {bundle}")
     if own:
         write_predictions(renewed, own / PREDICTIONS, renewed[0].classes)
-        written.append(f"{own / PREDICTIONS}; evaluate it again")
+        page = retell(bundle) if bundle else None
+        written.append(f"{own / PREDICTIONS}" + (f", its report and {page}" if page else "; evaluate it again"))
     say(f"wrote {' and '.join(written)}")
     return 0

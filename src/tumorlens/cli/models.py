@@ -136,6 +136,7 @@ def quantise(bundle: Positional[Path], manifest: Positional[Path], /, fold: str 
         fold: The fold that the model is tested on.
     """
     from tumorlens.cli.sides import samples_of
+    from tumorlens.evaluate.results import retell
     from tumorlens.runtime.quantise import quantise as add
 
     folder = _bundle_in(bundle)
@@ -146,7 +147,8 @@ def quantise(bundle: Positional[Path], manifest: Positional[Path], /, fold: str 
         f"{found.largest:.3f} for 99 % of them, maps correlated by at least {found.correlation:.3f} for 99 %"
     )
     size = (folder / "model_int8.bin").stat().st_size
-    say(f"wrote {folder / 'model_int8.xml'} and its weights ({size / 1e6:.0f} MB)")
+    page = retell(folder)
+    say(f"wrote {folder / 'model_int8.xml'} and its weights ({size / 1e6:.0f} MB)" + (f" and {page}" if page else ""))
     return 0
 
 
@@ -164,6 +166,7 @@ def refusal(run: Positional[Path], /, others: Path, brains: Path | None = None) 
         brains: A folder with brain MRI of kinds that training lacks, in a folder for each: not learned from, but how
             much of it is refused is said.
     """
+    from tumorlens.evaluate.results import retell
     from tumorlens.refusal import teach_refusal
 
     with progress_bar() as bar:
@@ -178,6 +181,7 @@ def refusal(run: Positional[Path], /, others: Path, brains: Path | None = None) 
             say(f"{title}: {name}: {refused:.1%} of {n} refused")
         total = sum(n for _, n in rows.values())
         say(f"{title}: all: {sum(share * n for share, n in rows.values()) / max(total, 1):.1%} of {total} refused")
+    retell(run / "bundle")
     say(f"wrote {run / 'bundle'}")
     return 0
 

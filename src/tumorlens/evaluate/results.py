@@ -8,8 +8,11 @@ from tumorlens.evaluate.checklists import write_checklists
 from tumorlens.evaluate.evaluation import Evaluation, evaluate_run, save_metrics
 from tumorlens.evaluate.folds import save_folds
 from tumorlens.evaluate.kinds import INTERVALS
+from tumorlens.evaluate.model_card import PAGE, write_model_card
 from tumorlens.evaluate.report import write_report
+from tumorlens.evaluate.run_folder import PREDICTIONS
 from tumorlens.evaluate.values import estimates_json
+from tumorlens.model.bundle import load_card
 
 
 def evaluate_folder(folder: Path) -> Evaluation:
@@ -27,6 +30,22 @@ def evaluate_folder(folder: Path) -> Evaluation:
     write_checklists(evaluation, folder / "checklists.md")
     save_metrics(evaluation, folder / "metrics.json")
     return evaluation
+
+
+def retell(bundle: Path) -> Path | None:
+    """Evaluate the run that a bundle lies in again, and write its page anew, as its card has changed.
+
+    Returns:
+        The page; None where there is none yet, or no run around the bundle.
+
+    Raises:
+        BundleError, RunError: the bundle or the run's answers are damaged.
+    """
+    page = bundle / PAGE
+    if not page.is_file() or not (bundle.parent / PREDICTIONS).is_file():
+        return None
+    write_model_card(evaluate_folder(bundle.parent), load_card(bundle), page)
+    return page
 
 
 def card_metrics(evaluation: Evaluation) -> dict[str, Any]:

@@ -33,8 +33,8 @@ def said_clearly(doing: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise TrainingError(
-            f"memory ran out while {doing} ({str(error).splitlines()[0]}). Take a smaller --batch-size or smaller "
-            "pictures, or free memory, and continue with --resume"
+            f"memory ran out while {doing} ({str(error).splitlines()[0]}). Free memory and continue with "
+            "--resume, or start anew with a smaller --batch-size or smaller pictures"
         ) from error
     except (OSError, SafetensorError) as error:
         where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""

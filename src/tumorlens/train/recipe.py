@@ -92,7 +92,7 @@ def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
         order.manifest.parent,
         settings.preprocess,
         lambda done, n: reporter.progress("reading", done, n),
-        masks=("train",) if settings.finetune.uses_masks else (),
+        masks=("train",) if settings.uses_masks else (),
     )
     config = describe(order.manifest, settings, order.fold, order.weights, split)
     paths = open_run(order.out, config, order.resume)
@@ -104,6 +104,8 @@ def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
     front = _front(network, dataset, settings, reporter) if settings.finetune.cached_views else None
     computer = Computer(network, device, precision, front)
     _announce(dataset, settings, device, precision, split, reporter)
+    for note in _notes(order):
+        reporter.message(f"note: {note}")
     with said_clearly("training"):
         fit(computer, dataset, settings, paths, order.resume, reporter)
     with said_clearly("predicting every image"):
@@ -259,6 +261,28 @@ def _fit_head(
     )
     progress = run_loop(task, optimizer, LoopSettings(settings.head.learning_rate), Progress(), hooks)
     reporter.message(f"head phase: validation accuracy {progress.history[-1]['val_accuracy']:.3f}")
+
+
+def _notes(order: Order) -> Iterator[str]:
+    """What in the settings does not go with the initial weights, or with the size at which the model is used."""
+    settings = order.settings
+    size, last = settings.preprocess.size, settings.finetune.stages[-1].size
+    if last != size:
+        yield (
+            f"training ends with pictures of {last} pixels, but the model will be used at {size}, where it is worse. "
+            f"Let the last of --finetune.stages have size {size}, or take --preprocess.size {last}"
+        )
+    if order.weights is None or not (order.weights.parent / CARD).is_file():
+        return
+    before = load_card(order.weights.parent)
+    if before.network.dilated != settings.network.dilated:
+        kinds = {True: "dilated", False: "not dilated"}
+        yield (
+            f"the last stage of {before.name} is {kinds[before.network.dilated]}, in these settings it is "
+            f"{kinds[settings.network.dilated]}: much must be learned anew. Take the preset that it was trained by"
+        )
+    if before.preprocess.size != size:
+        yield f"{before.name} was trained for pictures of {before.preprocess.size} pixels, these settings say {size}"
 
 
 def _origin(weights: Path | None) -> tuple[str, str]:

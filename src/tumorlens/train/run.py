@@ -8,12 +8,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 import tumorlens
 from tumorlens.config import TrainSettings
 from tumorlens.data.manifest import file_hash
 from tumorlens.errors import RunError
 
 CONFIG = "config.json"
+_PART = f"{CONFIG}.part"  # what a full disk leaves behind
 SCHEMA_VERSION = 1
 PLACE = ("device", "precision")  # settings that say where to compute, not what to learn
 
@@ -68,7 +71,7 @@ def open_run(folder: Path, config: dict[str, Any], resume: bool) -> RunPaths:
             raise RunError(f"{folder}: nothing to resume ({CONFIG} is missing). Start without --resume")
         check_same(folder, config)
         return paths
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {_PART}):
         raise RunError(f"{folder}: already in use. Continue it with --resume, or give another --out")
     write_config(folder, config)
     return paths
@@ -77,7 +80,7 @@ def open_run(folder: Path, config: dict[str, Any], resume: bool) -> RunPaths:
 def write_config(folder: Path, config: dict[str, Any]) -> None:
     """Write `config.json`, whole; the folder is made."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{CONFIG}.part"
+    temporary = folder / _PART
     temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     temporary.replace(folder / CONFIG)
 
@@ -93,13 +96,15 @@ def check_same(folder: Path, config: dict[str, Any]) -> None:
     path = folder / CONFIG
     try:
         began = json.loads(path.read_text(encoding="utf-8"))
+        # Settings that came with a later version were then what they are by default.
+        settings = TrainSettings.model_validate(began["settings"]).model_dump(mode="json")
         pairs = [
             ("manifest", began["manifest"]["sha256"], config["manifest"]["sha256"]),
             ("fold", _fold(began), _fold(config)),
             ("initial weights", began["initial_weights"], config["initial_weights"]),
-            *((key, began["settings"][key], config["settings"][key]) for key in config["settings"] if key not in PLACE),
+            *((key, settings[key], config["settings"][key]) for key in config["settings"] if key not in PLACE),
         ]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, ValidationError) as error:
         raise RunError(f"{path}: damaged or of another version ({error}). Start a new run folder") from error
     for name, before, now in pairs:
         if before != now:

@@ -116,11 +116,11 @@ def test_runs_of_before_a_setting_was_added_go_on(tmp_path: Path) -> None:
     now = TrainSettings().model_dump(mode="json")
     config = {"manifest": {"sha256": "a", "fold": "0"}, "initial_weights": None, "settings": now}
     before = json.loads(json.dumps(config))
-    del before["settings"]["augment"]["exchange"]
+    del before["settings"]["augment"]["peel"]
     (tmp_path / "config.json").write_text(json.dumps(before))
     check_same(tmp_path, config)
     with pytest.raises(RunError, match="began with augment"):
-        check_same(tmp_path, {**config, "settings": {**now, "augment": {**now["augment"], "exchange": 0.5}}})
+        check_same(tmp_path, {**config, "settings": {**now, "augment": {**now["augment"], "peel": 0.5}}})
 
 
 @pytest.mark.parametrize("fold", ["../x", "a b", "é", "x" * 300, "con:1"])

@@ -87,9 +87,6 @@ class AugmentSettings(Settings):
     the pictures stay still."""
     peel: Share = 0.0
     """Probability of losing scalp and skull, as collections of brains alone have lost them."""
-    exchange: Share = 0.0
-    """Probability of a tumour-free slice to exchange tissue, and its label, with the tumour of a slice that has a
-    mask, so that where a picture comes from says less about its class."""
 
 
 class StageSettings(Settings):
@@ -132,6 +129,8 @@ class FineTuneSettings(Settings):
     """Weight of the loss that asks the class evidence to lie in the tumour, where a mask is known; 0 is off."""
     cell_weight: Annotated[float, Field(ge=0.0)] = 0.0
     """Weight of the loss that classifies each cell of the last two stages by the masks; 0 is off."""
+    teacher_weight: Share = 0.5
+    """Share of the class loss that asks for what teachers say, where there are any; the labels have the rest."""
     cached_views: Annotated[int, Field(ge=0, le=64)] = 0
     """Augmentations of each slice for which the frozen stages are computed once and kept on disk; 0 draws anew in every
     epoch and computes everything each time."""
@@ -141,8 +140,8 @@ class FineTuneSettings(Settings):
     """Epochs without a lower validation loss after which training stops."""
 
     @property
-    def mask_losses(self) -> bool:
-        """Whether a loss asks for tumour masks."""
+    def uses_masks(self) -> bool:
+        """Whether tumour masks are read."""
         return self.evidence_weight > 0 or self.cell_weight > 0
 
 
@@ -170,19 +169,9 @@ class TrainSettings(Settings):
     head: HeadSettings = HeadSettings()
     finetune: FineTuneSettings = FineTuneSettings()
 
-    @property
-    def uses_masks(self) -> bool:
-        """Whether tumour masks are read."""
-        return self.finetune.mask_losses or self.augment.exchange > 0
-
     @model_validator(mode="after")
     def _cache_fits(self) -> Self:
         plan, size = self.finetune, self.preprocess.size
-        if plan.cached_views and self.augment.exchange:
-            raise ValueError(
-                f"finetune.cached_views {plan.cached_views} keeps what each slice gives by itself, so augment.exchange "
-                f"must be 0 with it, not {self.augment.exchange:g}"
-            )
         if plan.cached_views and (plan.first_layer == "all" or {stage.size for stage in plan.stages} != {size}):
             raise ValueError(
                 f"finetune.cached_views {plan.cached_views} needs frozen stages and one input size: first_layer is "

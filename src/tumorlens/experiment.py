@@ -34,7 +34,9 @@ def run_experiment(order: Order, reporter: Reporter) -> Evaluation:
     if order.resume and is_complete(order.out):
         # Its bundle may have been taught more since: training it to its end again would lose that.
         split = verified_split(order.manifest, read_manifest(order.manifest))
-        check_same(order.out, describe(order.manifest, order.settings, order.fold, order.weights, split))
+        check_same(
+            order.out, describe(order.manifest, order.settings, order.fold, order.weights, split, order.teachers)
+        )
         reporter.message(f"{order.out}: finished already, evaluating it again")
         return evaluate_folder(order.out)
     return _finish(train(order, reporter), reporter)

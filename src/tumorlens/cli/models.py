@@ -38,6 +38,7 @@ def train_command(defaults: TrainSettings | None) -> Callable[..., int]:
         out: Path,
         weights: str = "hub",
         fold: str | None = None,
+        teachers: tuple[str, ...] = (),
         resume: bool = False,
         track: Literal["none", "tensorboard", "mlflow"] = "none",
         preset: str = DEFAULT_PRESET,
@@ -53,6 +54,8 @@ def train_command(defaults: TrainSettings | None) -> Callable[..., int]:
                 of a bundle (to train on where it ended); `none` for random ones; `radimagenet` says where to get those.
             fold: The fold to test, where the manifest has folds: a number, or the source that was left out; or `all`
                 for a last model that learns from every patient but the first fold's validation side, and tests none.
+            teachers: Runs or bundles whose answers are learned beside the labels, so that one model knows what several
+                do (--finetune.teacher-weight).
             resume: Continue an interrupted run.
             track: Write each epoch's figures to TensorBoard (in the run folder) or MLflow (MLFLOW_TRACKING_URI) too.
             preset: Name of a preset, or a TOML file; the options below override it.
@@ -63,7 +66,8 @@ def train_command(defaults: TrainSettings | None) -> Callable[..., int]:
         from tumorlens.train.recipe import Order
 
         with _reporter(track) as reporter:
-            order = Order(manifest, out, settings, resolve(weights), fold, resume)
+            taught = tuple(path for path in map(resolve, teachers) if path)
+            order = Order(manifest, out, settings, resolve(weights), fold, resume, taught)
             evaluation = run_experiment(order, reporter)
         show_evaluation(evaluation)
         say(f"run folder: {out}; model: {out / 'bundle'}; report: {out / 'report.html'}")

@@ -19,7 +19,7 @@ from tumorlens.data.manifest import check_files, read_manifest
 from tumorlens.data.predictions import write_predictions
 from tumorlens.data.split_record import verified_split
 from tumorlens.data.splits import FORMED, VAL_SHARE, sides_of_fold
-from tumorlens.errors import SplitError
+from tumorlens.errors import SplitError, TumorlensError
 from tumorlens.model.blocks import BLOCKS_PER_LAYER
 from tumorlens.model.bundle import CARD, WEIGHTS, Card, load_card, write_card
 from tumorlens.model.network import PARTS, TumorNet, freeze_before
@@ -37,6 +37,7 @@ from tumorlens.train.run import RunPaths, describe, open_run
 from tumorlens.train.sampling import class_weights, learned_shares, slice_odds
 from tumorlens.train.seeds import mix_seed
 from tumorlens.train.tasks import EVAL_BATCH, Computer, FineTuneTask, HeadTask, restore_shares
+from tumorlens.train.teachers import Teachers, load_teachers
 from tumorlens.train.tracking import Tracker
 
 STATISTICS_OF = 256  # slices
@@ -57,7 +58,8 @@ class Reporter:
 class Order:
     """What to train: a manifest, where the run goes, the settings, and initial weights (None: random).
 
-    `fold` names the fold to test where the manifest has folds instead of train/val/test.
+    `fold` names the fold to test where the manifest has folds instead of train/val/test. `teachers` are the weights of
+    bundles whose answers are learned beside the labels.
     """
 
     manifest: Path
@@ -66,6 +68,7 @@ class Order:
     weights: Path | None
     fold: str | None = None
     resume: bool = False
+    teachers: tuple[Path, ...] = ()
     layers: tuple[int, ...] = BLOCKS_PER_LAYER
 
 
@@ -92,9 +95,9 @@ def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
         order.manifest.parent,
         settings.preprocess,
         lambda done, n: reporter.progress("reading", done, n),
-        masks=("train",) if settings.uses_masks else (),
+        masks=("train",) if settings.finetune.uses_masks else (),
     )
-    config = describe(order.manifest, settings, order.fold, order.weights, split)
+    config = describe(order.manifest, settings, order.fold, order.weights, split, order.teachers)
     paths = open_run(order.out, config, order.resume)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if order.weights is not None and is_graph(order.weights):
@@ -103,11 +106,12 @@ def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
     initial = copied(network) if settings.finetune.blends else {}
     front = _front(network, dataset, settings, reporter) if settings.finetune.cached_views else None
     computer = Computer(network, device, precision, front)
+    teachers = _teachers(order, samples, dataset.side("train"), device)
     _announce(dataset, settings, device, precision, split, reporter)
     for note in _notes(order):
         reporter.message(f"note: {note}")
     with said_clearly("training"):
-        fit(computer, dataset, settings, paths, order.resume, reporter)
+        fit(computer, dataset, settings, paths, order.resume, reporter, teachers)
     with said_clearly("predicting every image"):
         load_checkpoint(paths.best, network, None, owner(settings))
         _finish(computer, dataset, settings, paths, order, split, reporter, initial)
@@ -121,6 +125,7 @@ def fit(
     paths: RunPaths,
     resume: bool,
     reporter: Reporter,
+    teachers: Teachers | None = None,
 ) -> Progress:
     """Head phase, then fine-tuning, with checkpoints in the run folder."""
     train_side, val_side = dataset.side("train"), dataset.side("val")
@@ -128,7 +133,7 @@ def fit(
     resumed = resume and paths.last.is_file()
     if not resumed:
         _fit_head(computer, train_side, val_side, settings, reporter)
-    task = FineTuneTask(computer, train_side, val_side, settings)
+    task = FineTuneTask(computer, train_side, val_side, settings, teachers)
     optimizer = _sgd([network, *task.beside.values()], settings, settings.finetune)
     progress = load_checkpoint(paths.last, network, optimizer, owner(settings), task.beside) if resumed else Progress()
     if progress.history:
@@ -196,6 +201,19 @@ def _initial_network(order: Order, samples: Sequence[Sample]) -> TumorNet:
         check_unseen(order.weights, samples)
         load_backbone(network, order.weights)
     return network
+
+
+def _teachers(order: Order, samples: Sequence[Sample], train: SliceDataset, device: torch.device) -> Teachers | None:
+    if not order.teachers:
+        return None
+    if order.settings.finetune.cached_views:
+        raise TumorlensError(
+            "teachers answer each view as it is drawn, so they do not go with finetune.cached_views "
+            f"({order.settings.finetune.cached_views}). Take a preset without it"
+        )
+    for weights in order.teachers:
+        check_unseen(weights, samples)
+    return load_teachers(order.teachers, learned_shares(train, order.settings, len(CLASSES)), device, order.layers)
 
 
 def _some_pictures(train: SliceDataset, device: torch.device) -> Iterator[torch.Tensor]:

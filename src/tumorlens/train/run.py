@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -102,6 +103,7 @@ def check_same(folder: Path, config: dict[str, Any]) -> None:
             ("manifest", began["manifest"]["sha256"], config["manifest"]["sha256"]),
             ("fold", _fold(began), _fold(config)),
             ("initial weights", began["initial_weights"], config["initial_weights"]),
+            ("teachers", began.get("teachers", []), config.get("teachers", [])),
             *((key, settings[key], config["settings"][key]) for key in config["settings"] if key not in PLACE),
         ]
     except (json.JSONDecodeError, KeyError, TypeError, ValidationError) as error:
@@ -115,7 +117,12 @@ def check_same(folder: Path, config: dict[str, Any]) -> None:
 
 
 def describe(
-    manifest: Path, settings: TrainSettings, fold: str | None, weights: Path | None, split: dict[str, Any]
+    manifest: Path,
+    settings: TrainSettings,
+    fold: str | None,
+    weights: Path | None,
+    split: dict[str, Any],
+    teachers: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """The provenance that `config.json` keeps: settings, versions, commit and hashes.
 
@@ -125,6 +132,7 @@ def describe(
         fold: the fold that is tested, where there are folds.
         weights: the initial weights; None for random ones.
         split: what `verified_split` says of the manifest.
+        teachers: the weights of the models whose answers are learned.
     """
     import monai
     import torch
@@ -135,7 +143,8 @@ def describe(
         "settings": settings.model_dump(mode="json"),
         "manifest": {"path": str(manifest), "sha256": file_hash(manifest), "fold": fold},
         "split": split,
-        "initial_weights": {"name": weights.name, "sha256": file_hash(weights)} if weights else None,
+        "initial_weights": _of_file(weights) if weights else None,
+        "teachers": [_of_file(path) for path in teachers],
         "versions": {
             "tumorlens": tumorlens.__version__,
             "python": sys.version.split()[0],
@@ -144,6 +153,10 @@ def describe(
         },
         "git_commit": _git_commit(),
     }
+
+
+def _of_file(path: Path) -> dict[str, str]:
+    return {"name": path.name, "sha256": file_hash(path)}
 
 
 def _fold(config: dict[str, Any]) -> str | None:

@@ -11,13 +11,14 @@ from tumorlens.config import TrainSettings
 from tumorlens.data.dataset import SliceDataset
 from tumorlens.model.network import TumorNet, freeze_before, train_mode
 from tumorlens.records import CLASSES
-from tumorlens.train import augment, exchange
+from tumorlens.train import augment
 from tumorlens.train.attention import CellHeads, cell_loss, evidence_loss
 from tumorlens.train.average import WeightAverage
 from tumorlens.train.device import autocast
 from tumorlens.train.prefix import CachedFront
 from tumorlens.train.sampling import class_weights, epoch_batches, slice_odds
 from tumorlens.train.seeds import mix_seed
+from tumorlens.train.teachers import Teachers
 
 EVAL_BATCH = 32
 NONE = CLASSES.index("no_tumor")
@@ -136,8 +137,16 @@ class FineTuneTask:
     the cell loss, which learn with the network but do not belong to it.
     """
 
-    def __init__(self, computer: Computer, train: SliceDataset, val: SliceDataset, settings: TrainSettings) -> None:
+    def __init__(
+        self,
+        computer: Computer,
+        train: SliceDataset,
+        val: SliceDataset,
+        settings: TrainSettings,
+        teachers: Teachers | None = None,
+    ) -> None:
         plan = settings.finetune
+        self._teachers = teachers
         self._sizes: Sequence[int] = [stage.size for stage in plan.stages for _ in range(stage.epochs)]
         self.epochs = len(self._sizes)
         self._computer, self._settings = computer, settings
@@ -173,13 +182,13 @@ class FineTuneTask:
         index = self._order[1][step]
         seed = mix_seed(settings.seed, 3, epoch, step)
         train_mode(computer.network, self._frozen)  # first: the frozen stages must not follow the batch
+        labels = self._train.labels[index].to(computer.device)
         if computer.front is None:
-            images, masks, labels = self._batch(index, epoch, step)
             plan = augment.draw(len(index), settings.augment, torch.Generator().manual_seed(seed))
+            views = augment.apply(computer.pictures(self._train.images, index), plan, self._sizes[epoch])
             with autocast(computer.device, computer.precision):
-                values = computer.network.stem(augment.apply(images, plan, self._sizes[epoch]))
+                values = computer.network.stem(views)
         else:
-            masks, labels = self._masks(index), self._train.labels[index].to(computer.device)
             values, plan = computer.front.view(self._train, index, epoch)
             values = values.to(computer.device, computer.precision)
         devices = [computer.device] if computer.device.type == "cuda" else []
@@ -189,8 +198,13 @@ class FineTuneTask:
             maps = computer.network.last_maps_after(values, computer.front.first if computer.front else "layer1")
             logits = computer.network.classify(computer.network.pool(maps[1]))
         loss: torch.Tensor = self._criterion(logits.float(), labels)
-        if masks is not None and settings.finetune.mask_losses:
-            loss = loss + self._mask_losses(maps, augment.move(masks, plan, self._sizes[epoch]), labels)
+        if self._teachers is not None:
+            share = settings.finetune.teacher_weight
+            said = self._teachers.answers(views, computer.precision)
+            loss = (1 - share) * loss + share * F.cross_entropy(logits.float(), said)
+        if self._train.masks is not None and settings.finetune.uses_masks:
+            masks = augment.move(computer.pictures(self._train.masks, index), plan, self._sizes[epoch])
+            loss = loss + self._mask_losses(maps, masks, labels)
         return loss
 
     def updated(self, epoch: int, step: int) -> None:
@@ -202,22 +216,6 @@ class FineTuneTask:
         """Figures on the validation split, at the bundle's input size."""
         computer = Computer(self.kept, self._computer.device, self._computer.precision, self._computer.front)
         return figures(computer.logits(self._val), self._val.labels)
-
-    def _batch(
-        self, index: torch.Tensor, epoch: int, step: int
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-        """Pictures, masks and labels of a batch, after exchanges of tissue."""
-        computer, probability = self._computer, self._settings.augment.exchange
-        images, masks = computer.pictures(self._train.images, index), self._masks(index)
-        labels = self._train.labels[index].to(computer.device)
-        if not probability or masks is None:
-            return images, masks, labels
-        generator = torch.Generator().manual_seed(mix_seed(self._settings.seed, 5, epoch, step))
-        pairs = exchange.draw(labels.cpu(), masks.cpu(), probability, generator)
-        return exchange.exchange(images, masks, labels, pairs)
-
-    def _masks(self, index: torch.Tensor) -> torch.Tensor | None:
-        return None if self._train.masks is None else self._computer.pictures(self._train.masks, index)
 
     def _mask_losses(
         self, maps: tuple[torch.Tensor, torch.Tensor], masks: torch.Tensor, labels: torch.Tensor

@@ -107,7 +107,7 @@ def measure(
         with tempfile.TemporaryDirectory() as folder:
             spent = ask(pythons[peer], peer, *map(str, pictures[:many]), "--out", folder)
         found[peer] = {
-            "pictures_per_second": rate, "first_answer_seconds": first, "memory_mb": memory,
+            "pictures": most[peer], "pictures_per_second": rate, "first_answer_seconds": first, "memory_mb": memory,
             "latency_p50_ms": 1000 * float(np.median(spent[3:])),
             "latency_p99_ms": 1000 * float(np.quantile(spent[3:], 0.99)),
             "install_mb": ask(pythons[peer], peer, "--size"),
@@ -244,7 +244,7 @@ def main() -> None:
         raise SystemExit(f"--few {given.few} --many {given.many}: few < many <= {len(pictures)} pictures is needed")
     found: dict[str, Any] = json.loads(given.kept.read_text()) if given.kept else {
         "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}",
-        "date": time.strftime("%Y-%m-%d"), "few": given.few, "many": given.many,
+        "date": time.strftime("%Y-%m-%d"), "few": given.few, "rounds": given.rounds,
         "peers": measure(
             pictures, environments(given.environments), given.few, given.many, given.rounds
         ),
@@ -322,7 +322,8 @@ def _processor() -> str:
         return platform.processor()
     name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "processor")
     flags = next((line for line in lines if line.startswith("flags")), "")
-    return f"{name} ({'AVX-512' if 'avx512f' in flags else 'AVX2' if 'avx2' in flags else 'no AVX2'})"
+    known = {"amx_tile": "AMX", "avx512f": "AVX-512", "avx2": "AVX2"}
+    return f"{name} ({next((title for flag, title in known.items() if flag in flags), 'no AVX2')})"
 
 
 if __name__ == "__main__":

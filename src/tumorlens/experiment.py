@@ -12,10 +12,9 @@ from tumorlens.data.split_record import verified_split
 from tumorlens.data.splits import VAL_SHARE, fold_names, sides_of_fold
 from tumorlens.errors import RunError, SplitError
 from tumorlens.evaluate.evaluation import Evaluation
-from tumorlens.evaluate.model_card import PAGE, write_model_card
-from tumorlens.evaluate.results import card_metrics, evaluate_folder
+from tumorlens.evaluate.model_card import PAGE
+from tumorlens.evaluate.results import evaluate_folder, tell
 from tumorlens.evaluate.run_folder import PREDICTIONS
-from tumorlens.model.bundle import load_card, write_card
 from tumorlens.records import CLASSES, Prediction
 from tumorlens.region import teach_region
 from tumorlens.review import review
@@ -39,7 +38,10 @@ def run_experiment(order: Order, reporter: Reporter) -> Evaluation:
         )
         reporter.message(f"{order.out}: finished already, evaluating it again")
         return evaluate_folder(order.out)
-    return _finish(train(order, reporter), reporter)
+    paths = train(order, reporter)
+    reporter.message("exporting to ONNX")
+    export_bundle(paths.bundle)
+    return _look(paths, reporter)
 
 
 def is_complete(run: Path) -> bool:
@@ -54,20 +56,15 @@ def add_region(run: Path, reporter: Reporter) -> Evaluation:
         TumorlensError: no such run, its images or masks are gone, or none of its training slices has a mask.
     """
     teach_region(run, reporter)
-    return _finish(RunPaths(run), reporter)
+    return _look(RunPaths(run), reporter)
 
 
-def _finish(paths: RunPaths, reporter: Reporter) -> Evaluation:
-    reporter.message("exporting to ONNX")
-    export_bundle(paths.bundle)
+def _look(paths: RunPaths, reporter: Reporter) -> Evaluation:
+    """Review and evaluate a run, and let its card and page say the figures."""
     reporter.message("looking at the tested images again")
     review(paths.folder, reporter.progress)
     reporter.message("evaluating")
-    evaluation = evaluate_folder(paths.folder)
-    card = load_card(paths.bundle)
-    complete = write_card(paths.bundle, card.model_copy(update={"metrics": card_metrics(evaluation)}))
-    write_model_card(evaluation, complete, paths.bundle / PAGE)
-    return evaluation
+    return tell(paths.folder)
 
 
 def cross_validate(order: Order, reporter: Reporter, folds: Sequence[str] = ()) -> Evaluation:

@@ -100,8 +100,8 @@ def teach_refusal(run: Path, others: Path, progress: Progress, brains: Path | No
     refusal = Refusal(
         threshold=THRESHOLD, fitted_on=f"{len(train)} brain slices, {n_others} others of {len(kinds)} kinds"
     )
-    put_file(run / "bundle", card.model_copy(update={"refusal": refusal}), GATE, made)
-    export_bundle(run / "bundle")
+    put_file(run / "bundle", card, GATE, made)  # the card speaks of it when the graph has it
+    export_bundle(run / "bundle", card=card.model_copy(update={"refusal": refusal}))
     return RefusalFigures(by_source, found, foreign, side)
 
 

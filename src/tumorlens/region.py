@@ -15,7 +15,7 @@ from tumorlens.evaluate.run_folder import PREDICTIONS, read_run, read_samples
 from tumorlens.model.bundle import REGION, Region, load_card, put_file
 from tumorlens.model.region import RegionHead, middle_maps
 from tumorlens.records import CLASSES
-from tumorlens.runtime.export import load_network
+from tumorlens.runtime.export import export_bundle, load_network
 from tumorlens.train.device import autocast, choose_device, choose_precision
 from tumorlens.train.finish import calibrated, labelled
 from tumorlens.train.recipe import Reporter
@@ -30,8 +30,8 @@ THRESHOLDS = tuple(round(0.1 + 0.05 * n, 2) for n in range(17))
 def teach_region(run: Path, reporter: Reporter) -> Region:
     """Fit the region head on a run's training slices, its threshold and its say on the validation side.
 
-    Predictions, temperature and label sets are those of the new model afterwards; its bundle waits to be exported. The
-    same call goes on with one that was stopped.
+    Predictions, temperature and label sets are those of the new model afterwards, and its graph is exported. The same
+    call goes on with one that was stopped.
 
     Args:
         run: a run folder whose images and masks are still there.
@@ -85,9 +85,11 @@ def teach_region(run: Path, reporter: Reporter) -> Region:
     temperature, sets, shares = calibrated(said, data)
     made = bundle / f"{REGION}.part"
     save_file({key: value.cpu() for key, value in head.state_dict().items()}, made)
-    write_predictions(labelled(samples, shares, sets), run / PREDICTIONS, CLASSES)
     fitted = {"region": region, "temperature": temperature, "temperature_factor": 1.0, "label_sets": sets}
-    put_file(bundle, card.model_copy(update=fitted), REGION, made)
+    put_file(bundle, card, REGION, made)  # the card speaks of it when the graph has it
+    reporter.message("exporting to ONNX")
+    export_bundle(bundle, card=card.model_copy(update=fitted))
+    write_predictions(labelled(samples, shares, sets), run / PREDICTIONS, CLASSES)
     kept.clear()
     reporter.message(f"region: weight {weight:.3f}, bias {bias:.3f}, threshold {region.threshold:.2f}")
     return region

@@ -87,6 +87,20 @@ def test_a_table_of_another_plan_is_not_mixed_with(tmp_path: Path) -> None:
         AnswerFile(path, CLASSES, PLAN, resume=True)
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_rows_with_the_columns_of_another_version_are_kept_as_they_are(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"answers.{suffix}"
+    with pytest.raises(KeyboardInterrupt), AnswerFile(path, CLASSES, PLAN) as table:
+        table.write(answers())
+        raise KeyboardInterrupt
+    rows = path if suffix == "csv" else path.with_name(f"{path.name}.rows.csv")
+    before = "\n".join(line.rpartition(",")[0] for line in rows.read_text().splitlines())
+    rows.write_text(before)
+    with pytest.raises(RunError, match="begun by another version of tumorlens, with other columns"):
+        AnswerFile(path, CLASSES, PLAN, resume=True)
+    assert rows.read_text() == before
+
+
 def test_a_format_that_is_not_known_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"\.csv, \.jsonl, \.parquet"):
         AnswerFile(tmp_path / "answers.xlsx", CLASSES, PLAN)

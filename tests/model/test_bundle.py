@@ -7,6 +7,7 @@ import pytest
 from tumorlens.errors import BundleError
 from tumorlens.model.bundle import ONNX, Card, load_card, put_file, write_card
 from tumorlens.records import CLASSES
+from tumorlens.runtime.engine import EngineName
 from tumorlens.runtime.predictor import Predictor
 
 
@@ -51,6 +52,22 @@ def test_killed_while_a_file_changes_a_bundle_lacks_it_and_still_loads(
         Predictor(bundle)
 
 
+def test_killed_while_exporting_a_bundle_is_what_it_was(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch", reason="needs the extra `train`")
+    from tumorlens.runtime import export
+
+    def killed(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    before = load_card(bundle)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(export, "_to_onnx", killed)
+        export.export_bundle(bundle, card=before.model_copy(update={"name": "another"}))
+    assert load_card(bundle) == before
+    Predictor(bundle)
+    assert export.export_bundle(bundle, card=before.model_copy(update={"name": "another"})).name == "another"
+
+
 def test_incomplete_and_foreign_folders(bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no model bundle there"):
         load_card(tmp_path / "nowhere")
@@ -83,6 +100,21 @@ def test_a_card_that_claims_other_classes_than_the_graph(bundle: Path) -> None:
     (bundle / "model.json").write_text(json.dumps({**card, "classes": ["a", "b", "c"]}))
     with pytest.raises(BundleError, match="card claims 3 classes"):
         Predictor(bundle)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"preprocess": {"size": 96}}, r"takes images \(None, 1, 64, 64\), the card claims \(n, 1, 96, 96\)"),
+     ({"refusal": {"threshold": 0.0}}, "lacks strangeness")],
+)  # fmt: skip
+def test_a_card_that_claims_what_the_graph_does_not_do(
+    bundle: Path, change: dict[str, object], says: str, engine: EngineName
+) -> None:
+    card = json.loads((bundle / "model.json").read_text())
+    (bundle / "model.json").write_text(json.dumps({**card, **change}))
+    with pytest.raises(BundleError, match=says):
+        Predictor(bundle, engine=engine)
 
 
 def test_weights_of_another_class_list(bundle: Path) -> None:

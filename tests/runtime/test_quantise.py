@@ -11,6 +11,7 @@ from tumorlens.cli import main
 from tumorlens.errors import BundleError
 from tumorlens.model.bundle import INT8, load_card
 from tumorlens.pipeline import REFERENCE
+from tumorlens.runtime.export import export_bundle
 from tumorlens.runtime.predictor import Predictor
 
 
@@ -28,6 +29,28 @@ def test_the_card_says_how_far_it_agrees(quantised: Path) -> None:
     assert found.same > 0.8 and 0 < found.largest < 0.5 and found.correlation > 0.5
     sizes = [(quantised / "bundle" / name).stat().st_size for name in ("model.onnx", INT8[1])]
     assert sizes[1] < sizes[0]  # 8 bits beside 16
+
+
+def test_the_page_follows_the_card(quantised: Path, tmp_path: Path) -> None:
+    from tumorlens.evaluate.results import retell
+
+    page = quantised / "bundle" / "MODEL_CARD.md"
+    assert "8 bits" in page.read_text(encoding="utf-8")
+    run = Path(shutil.copytree(quantised, tmp_path / "run"))
+    export_bundle(run / "bundle")
+    assert retell(run / "bundle") == run / "bundle" / "MODEL_CARD.md"
+    assert "8 bits" not in (run / "bundle" / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+
+def test_somebody_elses_table_beside_a_bundle_is_no_run(quantised: Path, tmp_path: Path) -> None:
+    from tumorlens.evaluate.results import retell
+
+    shutil.copytree(quantised / "bundle", tmp_path / "bundle")
+    shutil.copy(quantised / "predictions.csv", tmp_path / "predictions.csv")
+    before = (tmp_path / "bundle" / "MODEL_CARD.md").read_bytes()
+    assert retell(tmp_path / "bundle") is None
+    assert {path.name for path in tmp_path.iterdir()} == {"bundle", "predictions.csv"}
+    assert (tmp_path / "bundle" / "MODEL_CARD.md").read_bytes() == before
 
 
 def test_it_answers_nearly_alike(quantised: Path, drawn_folder: Path, tmp_path: Path) -> None:

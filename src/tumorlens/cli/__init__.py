@@ -30,7 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "review": ("measure:review", "Look at a run's mistakes, source bias and tumour sizes."),
     "calibrate": ("measure:calibrate", "Fit temperature and label sets on a cross-validation."),
     "export": ("models:export", "Export weights to ONNX."),
-    "quantise": ("models:quantise", "Add an 8-bit graph to a model: about twice as fast."),
+    "quantise": ("models:quantise", "Add an 8-bit graph to a model: two to four times as fast."),
     "predict": ("predict:predict", "Classify pictures, DICOM files and volumes."),
     "explain": ("explain:explain", "Show where in a picture an answer comes from."),
     "explain score": ("explain:score", "Measure how well maps find tumours."),

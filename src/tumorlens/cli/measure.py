@@ -90,7 +90,7 @@ def calibrate(run: Positional[Path], /, bundle: Path | None = None, coverage: fl
     from tumorlens.evaluate.by_confidence import FOLDS, by_confidence
     from tumorlens.evaluate.recalibrate import recalibrate, recalibrated, save_recalibration
     from tumorlens.evaluate.results import retell
-    from tumorlens.evaluate.run_folder import PREDICTIONS, read_folds, read_run
+    from tumorlens.evaluate.run_folder import PREDICTIONS, read_folds, read_run, run_around
     from tumorlens.evaluate.tables import recalibration_grids
     from tumorlens.model.bundle import load_card, write_card
 
@@ -100,7 +100,7 @@ def calibrate(run: Positional[Path], /, bundle: Path | None = None, coverage: fl
     if bundle and card and card.classes != tuple(found.label_sets.thresholds):
         raise RunError(f"{bundle}: its classes are {', '.join(card.classes)}, not those of {run}")
     # A bundle's run must say what the bundle says; so its answers follow.
-    own = bundle.parent if bundle and (bundle.parent / PREDICTIONS).is_file() else None
+    own = run_around(bundle) if bundle else None
     renewed = recalibrated(read_run(own), found, DEFAULT_COVERAGE) if own else []
     show_grids(recalibration_grids(found))
     if found.temperature is None:

@@ -57,9 +57,9 @@ def predict(
         window: Take DICOM values as the header asks to show them (VOI LUT or window) instead of all.
         coverage: How often the truth is to be in the label set, in steps of 0.01.
         answer_all: Answer also what would be refused; its message still says why it would be.
-        precision: fp32 gives the same answers on every processor; int8 is about twice as fast where the model has it,
-            and differs a little; bf16 differs hardly, and needs a processor that has it; auto is int8 where its maps
-            and answers are nearly those of fp32, else bf16 where the processor has it, else fp32.
+        precision: fp32 gives the same answers on every processor; int8 is two to four times as fast where the model
+            has it, and differs a little; bf16 differs hardly, and needs a processor that has it; auto is int8 where its
+            maps and answers are nearly those of fp32, else bf16 where the processor has it, else fp32.
         engine: What computes: OpenVINO, or ONNX Runtime (with its CUDA build on a GPU) where there is no OpenVINO.
         resume: Go on with a table that an interrupted call began; with the same inputs and options.
         overwrite: Replace a table and maps that are there.
@@ -99,7 +99,7 @@ def _write(answers: Iterator[list[Explained]], table: AnswerFile, folder: MapFol
     counts = _kept(table, folder)
 
     def drawn(batch: list[Explained]) -> list[Prediction]:
-        return [replace(item.answer.prediction, map=_drawn(item, folder, way)) for item in batch]
+        return [replace(item.answer.prediction, map=_save_map(item, folder, way)) for item in batch]
 
     found: Prediction | None = None
     # Maps are drawn beside the computing of the next batch, and lie there before their row does.
@@ -113,7 +113,7 @@ def _write(answers: Iterator[list[Explained]], table: AnswerFile, folder: MapFol
     return counts
 
 
-def _drawn(item: Explained, folder: MapFolder | None, way: Way) -> str:
+def _save_map(item: Explained, folder: MapFolder | None, way: Way) -> str:
     """Write the map of a slice; its name, empty where there is none."""
     if folder is None or item.answer.evidence is None:
         return ""

@@ -60,6 +60,7 @@ class AnswerFile:
         self._done: set[str] = set()
         if resume and self._state.is_file():
             self._check_plan(plan)
+            self._check_columns()
             self.kept = list(self._restore()) if self._rows.is_file() else []
             self._done = {_stored(row.source) for row in self.kept}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,6 +106,18 @@ class AnswerFile:
         if other:
             shown = ", ".join(f"{key} {before.get(key)!r}, now {plan[key]!r}" for key in other)
             raise RunError(f"{self._path}: was begun with {shown}. Resume it with the same, or --overwrite it")
+
+    def _check_columns(self) -> None:
+        if self._json or not self._rows.is_file():
+            return
+        with self._rows.open(encoding="utf-8", errors="replace", newline="") as file:
+            rows = csv.reader(file)
+            heads, has_rows = next(rows, []), next(rows, None) is not None
+        if has_rows and heads != list(columns(self._classes)):
+            raise RunError(
+                f"{self._path}: was begun by another version of tumorlens, with other columns. Finish it with that "
+                "version, or --overwrite it"
+            )
 
     def _restore(self) -> Iterator[Kept]:
         """Write the whole rows of all but the last input again, and say which they are."""

@@ -10,9 +10,9 @@ from tumorlens.evaluate.folds import save_folds
 from tumorlens.evaluate.kinds import INTERVALS
 from tumorlens.evaluate.model_card import PAGE, write_model_card
 from tumorlens.evaluate.report import write_report
-from tumorlens.evaluate.run_folder import PREDICTIONS
+from tumorlens.evaluate.run_folder import run_around
 from tumorlens.evaluate.values import estimates_json
-from tumorlens.model.bundle import load_card
+from tumorlens.model.bundle import load_card, write_card
 
 
 def evaluate_folder(folder: Path) -> Evaluation:
@@ -32,8 +32,26 @@ def evaluate_folder(folder: Path) -> Evaluation:
     return evaluation
 
 
+def tell(run: Path, keep: tuple[str, ...] = ()) -> Evaluation:
+    """Evaluate a run and let its bundle's card and page say the figures; the page is written last.
+
+    Args:
+        run: a run folder with its bundle.
+        keep: metrics of the card that stay as they are.
+
+    Raises:
+        BundleError, RunError: the bundle or the run's answers are damaged.
+    """
+    evaluation = evaluate_folder(run)
+    bundle = run / "bundle"
+    card = load_card(bundle)
+    metrics = card_metrics(evaluation) | {key: card.metrics[key] for key in keep if key in card.metrics}
+    write_model_card(evaluation, write_card(bundle, card.model_copy(update={"metrics": metrics})), bundle / PAGE)
+    return evaluation
+
+
 def retell(bundle: Path) -> Path | None:
-    """Evaluate the run that a bundle lies in again, and write its page anew, as its card has changed.
+    """The same for a bundle whose card was changed; what a cross-validation told it of its confidence stays.
 
     Returns:
         The page; None where there is none yet, or no run around the bundle.
@@ -41,11 +59,12 @@ def retell(bundle: Path) -> Path | None:
     Raises:
         BundleError, RunError: the bundle or the run's answers are damaged.
     """
-    page = bundle / PAGE
-    if not page.is_file() or not (bundle.parent / PREDICTIONS).is_file():
+    run = run_around(bundle)
+    if run is None or not (bundle / PAGE).is_file():
         return None
-    write_model_card(evaluate_folder(bundle.parent), load_card(bundle), page)
-    return page
+    kept = ("by_confidence", "by_confidence_of") if "by_confidence_of" in load_card(bundle).metrics else ()
+    tell(run, kept)
+    return bundle / PAGE
 
 
 def card_metrics(evaluation: Evaluation) -> dict[str, Any]:

@@ -74,6 +74,13 @@ def read_run(folder: Path) -> Run:
     )
 
 
+def run_around(bundle: Path) -> Path | None:
+    """The run folder that a bundle is the model of; None for a bundle that lies elsewhere."""
+    folder = bundle.resolve()
+    run = folder.parent
+    return run if folder.name == "bundle" and (run / CONFIG).is_file() and (run / PREDICTIONS).is_file() else None
+
+
 def read_folds(folder: Path) -> list[Run]:
     """Read the fold runs of a cross-validation: the folders `fold...` below it that have tested predictions.
 

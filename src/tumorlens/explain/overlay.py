@@ -136,7 +136,9 @@ def _mixed(opacity: float) -> NDArray[np.uint8]:
     """Every grey under every colour, (256 · levels, 3): looking a pixel up is nine times as quick as mixing it."""
     alpha = np.float32(opacity) * np.sqrt(np.linspace(0, 1, len(_COLOURS), dtype=np.float32))[:, None]
     grey = np.arange(256, dtype=np.uint8)[:, None, None]
-    return np.asarray((grey * (1 - alpha) + _COLOURS * alpha + np.float32(0.5)).astype(np.uint8).reshape(-1, 3))
+    table = (grey * (1 - alpha) + _COLOURS * alpha + np.float32(0.5)).astype(np.uint8).reshape(-1, 3)
+    table.flags.writeable = False  # all share it
+    return table
 
 
 def _level(strength: Float32) -> NDArray[np.intp]:

@@ -1,6 +1,7 @@
 """What computes a bundle's graph: OpenVINO, or ONNX Runtime where there is none."""
 
 import os
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -17,16 +18,22 @@ EngineName = Literal["auto", "openvino", "onnxruntime"]
 
 #: Names the folder of compiled graphs.
 CACHE_VARIABLE = "TUMORLENS_CACHE"
-_KEPT = 4  # compiled graphs, 25 to 95 MB each
+_KEPT = 8  # compiled graphs, 8 to 95 MB each: three precisions, for one picture and for many
 #: What the agreement of an 8-bit graph must reach for `auto` to take it.
 SAME, CORRELATION = 0.99, 0.99
 
 
+#: Sizes of a graph's input or output; None where any will do.
+Shape = tuple[int | None, ...]
+
+
 class Engine(Protocol):
-    """A loaded graph. `streams` is how many calls of `run` it computes side by side; it may be called by threads."""
+    """A loaded graph. `streams` is how many calls of `run` it computes side by side; it may be called by threads.
+    `shapes` are those of its input and outputs, by name."""
 
     precision: str
     streams: int
+    shapes: dict[str, Shape]
 
     def run(self, images: Float32) -> dict[str, Float32]:
         """The graph's outputs by name for squares (n, 1, size, size), float32 in [0, 1]."""
@@ -83,6 +90,12 @@ def load_engine(
     return _OpenVino(folder / (INT8[0] if precision == "int8" else ONNX), precision, many, cache)
 
 
+def warm_up(name: EngineName) -> None:
+    """Import OpenVINO and its plugin, where that is what will compute."""
+    if name != "onnxruntime" and find_spec("openvino"):
+        capabilities()
+
+
 def _quickest(card: Card) -> Precision:
     """Of the precisions whose answers and maps agree with those of float32, the quickest that this processor has."""
     if card.int8 and card.int8.same >= SAME and card.int8.correlation >= CORRELATION:
@@ -92,14 +105,18 @@ def _quickest(card: Card) -> Precision:
 
 def capabilities() -> list[str]:
     """What the processor computes in, by OpenVINO's names: `FP32`, `INT8`, and perhaps `BF16`."""
-    found: list[str] = load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    found: list[str] = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return found
+
+
+@lru_cache(maxsize=1)
+def _core() -> Any:
+    return load_openvino().Core()
 
 
 class _OpenVino:
     def __init__(self, graph: Path, precision: str, many: bool, cache: Path | None) -> None:
         _check_precision(precision, capabilities())
-        core = load_openvino().Core()
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "PERFORMANCE_HINT": "THROUGHPUT" if many else "LATENCY",
@@ -107,10 +124,15 @@ class _OpenVino:
         if cache is not None and _usable(cache):
             settings["CACHE_DIR"] = str(cache)
         try:
-            self._compiled = core.compile_model(graph, "CPU", settings)
+            self._compiled = _core().compile_model(graph, "CPU", settings)
         except RuntimeError as error:
             raise BundleError(f"{graph}: cannot be loaded ({error})") from error
         self.precision = precision
+        self.shapes = {
+            name: tuple(size.get_length() if size.is_static else None for size in port.get_partial_shape())
+            for port in (*self._compiled.inputs, *self._compiled.outputs)
+            for name in port.names
+        }
         self.streams = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) if many else 1
         if cache is not None:
             _prune(cache)
@@ -135,6 +157,10 @@ class _OnnxRuntime:
         except Exception as error:  # its errors have no common class of their own
             raise BundleError(f"{graph}: cannot be loaded ({error})") from error
         self._names = [output.name for output in self._session.get_outputs()]
+        self.shapes = {
+            port.name: tuple(size if isinstance(size, int) else None for size in port.shape)
+            for port in (*self._session.get_inputs(), *self._session.get_outputs())
+        }
         self.precision = precision
 
     def run(self, images: Float32) -> dict[str, Float32]:

@@ -74,24 +74,24 @@ class _Answer(nn.Module):
         return logits, self.network.evidence(values), features, *more
 
 
-def export_bundle(folder: Path, half: bool = True) -> Card:
+def export_bundle(folder: Path, half: bool = True, card: Card | None = None) -> Card:
     """Add `model.onnx` to a bundle, or make it again, and write its hash into the card.
 
     Args:
         folder: a bundle with `weights.safetensors`, or with an earlier graph.
         half: store weights as float16 (half the file); they are computed with as float32 all the same.
+        card: what the bundle's card is to say once the graph does it, by default what it says now.
 
     Raises:
         BundleError: neither is there, or the weights do not fit the network.
     """
-    card = load_card(folder)
+    card = card or load_card(folder)
     made = folder / f"{ONNX}.part"
     _to_onnx(_Answer(folder, card), made, card.preprocess.size, half)
-    plain = card.model_copy(update={"int8": None})
-    write_card(folder, plain, without=INT8)
+    write_card(folder, load_card(folder).model_copy(update={"int8": None}), without=INT8)
     for name in INT8:  # that of an earlier graph
         (folder / name).unlink(missing_ok=True)
-    return put_file(folder, plain, ONNX, made)
+    return put_file(folder, card.model_copy(update={"int8": None}), ONNX, made)
 
 
 def load_network(folder: Path, card: Card) -> TumorNet:

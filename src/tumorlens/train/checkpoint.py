@@ -8,9 +8,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from tumorlens.config import TrainSettings
 from tumorlens.errors import CheckpointError
 
 SCHEMA_VERSION = 1
@@ -99,7 +101,7 @@ def load_checkpoint(
         raise CheckpointError(f"{path}: damaged ({error}). Delete it and train again") from error
     if not state or state.get("schema_version") != SCHEMA_VERSION:
         raise CheckpointError(f"{path}: not a checkpoint of this version of tumorlens (wanted schema {SCHEMA_VERSION})")
-    if state["owner"] != owner:
+    if _plain(state["owner"]) != _plain(owner):
         raise CheckpointError(
             f"{path}: made with other classes or settings.\n  there: {state['owner']}\n  here:  {owner}\n"
             "Resume with the settings in the run's config.json, or start a new run folder"
@@ -110,6 +112,15 @@ def load_checkpoint(
     if optimizer is not None:
         _fill(optimizer, tensors)
     return Progress(**state["progress"])
+
+
+def _plain(owner: str) -> str:
+    """An owner with all settings spelled out: those that a later version has added were what they are by default."""
+    what, _, text = owner.partition("; ")
+    try:
+        return f"{what}; {TrainSettings.model_validate_json(text).model_dump_json()}"
+    except ValidationError:
+        return owner
 
 
 def _fill(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:

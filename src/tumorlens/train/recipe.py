@@ -300,7 +300,10 @@ def _notes(order: Order) -> Iterator[str]:
             f"{kinds[settings.network.dilated]}: much must be learned anew. Take the preset that it was trained by"
         )
     if before.preprocess.size != size:
-        yield f"{before.name} was trained for pictures of {before.preprocess.size} pixels, these settings say {size}"
+        yield (
+            f"{before.name} was trained for pictures of {before.preprocess.size} pixels, these settings say {size}: it "
+            f"must get used to them. --preprocess.size {before.preprocess.size} keeps its size"
+        )
 
 
 def _origin(weights: Path | None) -> tuple[str, str]:

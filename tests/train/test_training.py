@@ -201,6 +201,12 @@ def test_checkpoints_know_whose_they_are(tmp_path: Path, tiny_settings: TrainSet
     network = TumorNet(4, layers=TINY)
     save_checkpoint(tmp_path / "c.safetensors", network, None, Progress(epoch=2), owner(tiny_settings))
     assert load_checkpoint(tmp_path / "c.safetensors", network, None, owner(tiny_settings)).epoch == 2
+    before = owner(tiny_settings).replace(',"peel":0.0', "")  # written before that setting was added
+    assert before != owner(tiny_settings)
+    save_checkpoint(tmp_path / "older.safetensors", network, None, Progress(epoch=2), before)
+    assert load_checkpoint(tmp_path / "older.safetensors", network, None, owner(tiny_settings)).epoch == 2
+    with pytest.raises(CheckpointError, match="other classes or settings"):
+        load_checkpoint(tmp_path / "older.safetensors", network, None, owner(TrainSettings(seed=9)))
     with pytest.raises(CheckpointError, match="other classes or settings"):
         load_checkpoint(tmp_path / "c.safetensors", network, None, "classes cat,dog; {}")
     (tmp_path / "c.safetensors").write_bytes(b"not one")

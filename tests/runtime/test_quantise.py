@@ -35,11 +35,11 @@ def test_the_page_follows_the_card(quantised: Path, tmp_path: Path) -> None:
     from tumorlens.evaluate.results import retell
 
     page = quantised / "bundle" / "MODEL_CARD.md"
-    assert "8 bits" in page.read_text(encoding="utf-8")
+    assert "8-bit graph" in page.read_text(encoding="utf-8")
     run = Path(shutil.copytree(quantised, tmp_path / "run"))
     export_bundle(run / "bundle")
     assert retell(run / "bundle") == run / "bundle" / "MODEL_CARD.md"
-    assert "8 bits" not in (run / "bundle" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "8-bit graph" not in (run / "bundle" / "MODEL_CARD.md").read_text(encoding="utf-8")
 
 
 def test_somebody_elses_table_beside_a_bundle_is_no_run(quantised: Path, tmp_path: Path) -> None:

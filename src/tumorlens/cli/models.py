@@ -38,7 +38,7 @@ def train_command(defaults: TrainSettings | None) -> Callable[..., int]:
         out: Path,
         weights: str = "hub",
         fold: str | None = None,
-        teachers: tuple[str, ...] = (),
+        teachers: tuple[Path, ...] = (),
         resume: bool = False,
         track: Literal["none", "tensorboard", "mlflow"] = "none",
         preset: str = DEFAULT_PRESET,
@@ -62,12 +62,11 @@ def train_command(defaults: TrainSettings | None) -> Callable[..., int]:
             settings: All settings.
         """
         from tumorlens.experiment import run_experiment
-        from tumorlens.model.weights import resolve
+        from tumorlens.model.weights import resolve, trained
         from tumorlens.train.recipe import Order
 
         with _reporter(track) as reporter:
-            taught = tuple(path for path in map(resolve, teachers) if path)
-            order = Order(manifest, out, settings, resolve(weights), fold, resume, taught)
+            order = Order(manifest, out, settings, resolve(weights), fold, resume, tuple(map(trained, teachers)))
             evaluation = run_experiment(order, reporter)
         show_evaluation(evaluation)
         say(f"run folder: {out}; model: {out / 'bundle'}; report: {out / 'report.html'}")

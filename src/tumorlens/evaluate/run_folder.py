@@ -164,6 +164,7 @@ def _provenance(config: dict[str, Any], card: dict[str, Any]) -> Iterator[tuple[
         "Versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
         "Manifest": _file(manifest),
         "Initial weights": _file(weights),
+        "Teachers": ", ".join((card.get("training_data") or {}).get("teachers") or ()),
         "Region head": (card.get("region") or {}).get("fitted_on"),
         "Seed": settings.get("seed"),
         "Temperature factor": _factor(card),

@@ -163,11 +163,15 @@ def resolve(source: str) -> Path | None:
     if source == "radimagenet":
         raise TumorlensError(RADIMAGENET)
     path = Path(source)
-    return _weights_of(path) if path.is_dir() else path
+    return trained(path) if path.is_dir() else path
 
 
-def _weights_of(folder: Path) -> Path:
-    """The weights in a run or bundle folder, checked against the bundle's card."""
+def trained(folder: Path) -> Path:
+    """The weights in a run or bundle folder, checked against the bundle's card.
+
+    Raises:
+        TumorlensError: no trained model there, or a damaged bundle.
+    """
     bundle = folder / "bundle" if (folder / "bundle").is_dir() else folder
     if not (bundle / CARD).is_file():
         raise TumorlensError(

@@ -90,12 +90,6 @@ def load_engine(
     return _OpenVino(folder / (INT8[0] if precision == "int8" else ONNX), precision, many, cache)
 
 
-def warm_up(name: EngineName) -> None:
-    """Import OpenVINO and its plugin, where that is what will compute."""
-    if name != "onnxruntime" and find_spec("openvino"):
-        capabilities()
-
-
 def _quickest(card: Card) -> Precision:
     """Of the precisions whose answers and maps agree with those of float32, the quickest that this processor has."""
     if card.int8 and card.int8.same >= SAME and card.int8.correlation >= CORRELATION:

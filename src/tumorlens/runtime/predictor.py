@@ -1,7 +1,6 @@
 """Answers from a bundle, without PyTorch."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from tumorlens.errors import BundleError, InputError
 from tumorlens.model.bundle import ONNX, REGION_MAP, STRANGENESS, load_card
 from tumorlens.model.label_sets import DEFAULT_COVERAGE, label_set
 from tumorlens.records import Float32, Geometry, Prediction, Slice, Status
-from tumorlens.runtime.engine import EngineName, Precision, load_engine, warm_up
+from tumorlens.runtime.engine import EngineName, Precision, load_engine
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,7 @@ class Predictor:
         engine: EngineName = "auto",
         cache: Path | None = None,
     ) -> None:
-        # The engine is imported while the files are hashed.
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(warm_up, engine)
-            self.card = load_card(folder, needs=ONNX)
+        self.card = load_card(folder, needs=ONNX)
         self.engine = load_engine(folder, self.card, precision, many, engine, cache)
         self._check_claims(folder)
         sets = self.card.label_sets

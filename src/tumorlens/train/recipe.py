@@ -19,7 +19,7 @@ from tumorlens.data.manifest import check_files, read_manifest
 from tumorlens.data.predictions import write_predictions
 from tumorlens.data.split_record import verified_split
 from tumorlens.data.splits import FORMED, VAL_SHARE, sides_of_fold
-from tumorlens.errors import SplitError, TumorlensError
+from tumorlens.errors import SplitError
 from tumorlens.model.blocks import BLOCKS_PER_LAYER
 from tumorlens.model.bundle import CARD, WEIGHTS, Card, load_card, write_card
 from tumorlens.model.network import PARTS, TumorNet, freeze_before
@@ -37,7 +37,7 @@ from tumorlens.train.run import RunPaths, describe, open_run
 from tumorlens.train.sampling import class_weights, learned_shares, slice_odds
 from tumorlens.train.seeds import mix_seed
 from tumorlens.train.tasks import EVAL_BATCH, Computer, FineTuneTask, HeadTask, restore_shares
-from tumorlens.train.teachers import Teachers, load_teachers
+from tumorlens.train.teachers import Teachers, check_teachers, load_teachers
 from tumorlens.train.tracking import Tracker
 
 STATISTICS_OF = 256  # slices
@@ -90,6 +90,9 @@ def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)
     network = _initial_network(order, samples)
+    taught_by = check_teachers(order.teachers, settings)
+    for weights in order.teachers:
+        check_unseen(weights, samples, "teachers")
     dataset = load_dataset(
         samples,
         order.manifest.parent,
@@ -106,8 +109,13 @@ def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
     initial = copied(network) if settings.finetune.blends else {}
     front = _front(network, dataset, settings, reporter) if settings.finetune.cached_views else None
     computer = Computer(network, device, precision, front)
-    teachers = _teachers(order, samples, dataset.side("train"), device)
+    teachers = None
+    if order.teachers:
+        shares = learned_shares(dataset.side("train"), settings, len(CLASSES))
+        teachers = load_teachers(order.teachers, shares, device, order.layers)
     _announce(dataset, settings, device, precision, split, reporter)
+    if taught_by:
+        reporter.message(f"teachers: {', '.join(card.name for card in taught_by)}")
     for note in _notes(order):
         reporter.message(f"note: {note}")
     with said_clearly("training"):
@@ -203,19 +211,6 @@ def _initial_network(order: Order, samples: Sequence[Sample]) -> TumorNet:
     return network
 
 
-def _teachers(order: Order, samples: Sequence[Sample], train: SliceDataset, device: torch.device) -> Teachers | None:
-    if not order.teachers:
-        return None
-    if order.settings.finetune.cached_views:
-        raise TumorlensError(
-            "teachers answer each view as it is drawn, so they do not go with finetune.cached_views "
-            f"({order.settings.finetune.cached_views}). Take a preset without it"
-        )
-    for weights in order.teachers:
-        check_unseen(weights, samples)
-    return load_teachers(order.teachers, learned_shares(train, order.settings, len(CLASSES)), device, order.layers)
-
-
 def _some_pictures(train: SliceDataset, device: torch.device) -> Iterator[torch.Tensor]:
     """Batches of at most STATISTICS_OF training pictures, drawn evenly over the side."""
     chosen = torch.linspace(0, len(train) - 1, min(len(train), STATISTICS_OF)).round().long()
@@ -223,8 +218,9 @@ def _some_pictures(train: SliceDataset, device: torch.device) -> Iterator[torch.
         yield train.images[part].unsqueeze(1).to(device).float() / 255
 
 
-def check_unseen(weights: Path, samples: Sequence[Sample]) -> None:
-    """Make sure that a former run, whose weights are to be trained on, did not learn from what is now kept apart.
+def check_unseen(weights: Path, samples: Sequence[Sample], instead: str = "weights") -> None:
+    """Make sure that a former run, whose weights are to be trained on or taught by, did not learn from what is now kept
+    apart.
 
     Known are the patients in that run's predictions.csv alone: a bare weights file says nothing, nor does a run say
     what the run before it had learned from; and pictures without a patient id cannot be followed.
@@ -232,6 +228,7 @@ def check_unseen(weights: Path, samples: Sequence[Sample]) -> None:
     Args:
         weights: the initial weights.
         samples: with their sides now.
+        instead: what to take others of.
 
     Raises:
         SplitError: a patient who is tested or validated now was trained on or validated there.
@@ -243,7 +240,7 @@ def check_unseen(weights: Path, samples: Sequence[Sample]) -> None:
     if found:
         raise SplitError(
             f"{weights}: that run learned from {len(found)} of the patients that are to be validated or tested now, "
-            f"first: {', '.join(found[:3])}. Keep its manifest, fold and seed, or start from other weights"
+            f"first: {', '.join(found[:3])}. Keep its manifest, fold and seed, or take other {instead}"
         )
 
 
@@ -306,14 +303,14 @@ def _notes(order: Order) -> Iterator[str]:
         )
 
 
-def _origin(weights: Path | None) -> tuple[str, str]:
-    """What the initial weights are called, and the licence that their bundle puts on what is trained from them."""
-    if weights is None:
-        return "random", ""
-    if not (weights.parent / CARD).is_file():
-        return weights.name, ""
-    card = load_card(weights.parent)
-    return f"{card.name} ({weights.name})", card.licence
+def _origin(order: Order) -> tuple[str, str]:
+    """What the initial weights are called, and the licences that their bundle and the teachers put on the new model."""
+    weights, cards = order.weights, [load_card(path.parent) for path in order.teachers]
+    name = "random" if weights is None else weights.name
+    if weights is not None and (weights.parent / CARD).is_file():
+        cards.insert(0, load_card(weights.parent))
+        name = f"{cards[0].name} ({weights.name})"
+    return name, "; ".join(dict.fromkeys(card.licence for card in cards if card.licence))
 
 
 def _sgd(
@@ -408,7 +405,9 @@ def _finish(
     paths.bundle.mkdir(exist_ok=True)
     state = {key: value.cpu().contiguous() for key, value in computer.network.state_dict().items()}
     save_file(state, paths.bundle / WEIGHTS)
-    name, licence = _origin(order.weights)
+    name, licence = _origin(order)
+    if order.teachers:
+        told["teachers"] = [load_card(path.parent).name for path in order.teachers]
     card = Card(
         name=paths.folder.resolve().name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -183,14 +183,7 @@ class FineTuneTask:
         seed = mix_seed(settings.seed, 3, epoch, step)
         train_mode(computer.network, self._frozen)  # first: the frozen stages must not follow the batch
         labels = self._train.labels[index].to(computer.device)
-        if computer.front is None:
-            plan = augment.draw(len(index), settings.augment, torch.Generator().manual_seed(seed))
-            views = augment.apply(computer.pictures(self._train.images, index), plan, self._sizes[epoch])
-            with autocast(computer.device, computer.precision):
-                values = computer.network.stem(views)
-        else:
-            values, plan = computer.front.view(self._train, index, epoch)
-            values = values.to(computer.device, computer.precision)
+        values, views, plan = self._inputs(index, epoch, seed)
         devices = [computer.device] if computer.device.type == "cuda" else []
         # Dropout draws from the global generator: fork it, so that a step is repeatable and the caller's state stays.
         with torch.random.fork_rng(devices=devices), autocast(computer.device, computer.precision):
@@ -198,7 +191,7 @@ class FineTuneTask:
             maps = computer.network.last_maps_after(values, computer.front.first if computer.front else "layer1")
             logits = computer.network.classify(computer.network.pool(maps[1]))
         loss: torch.Tensor = self._criterion(logits.float(), labels)
-        if self._teachers is not None:
+        if self._teachers is not None and views is not None:
             share = settings.finetune.teacher_weight
             said = self._teachers.answers(views, computer.precision)
             loss = (1 - share) * loss + share * F.cross_entropy(logits.float(), said)
@@ -216,6 +209,20 @@ class FineTuneTask:
         """Figures on the validation split, at the bundle's input size."""
         computer = Computer(self.kept, self._computer.device, self._computer.precision, self._computer.front)
         return figures(computer.logits(self._val), self._val.labels)
+
+    def _inputs(
+        self, index: torch.Tensor, epoch: int, seed: int
+    ) -> tuple[torch.Tensor, torch.Tensor | None, augment.AugmentPlan]:
+        """What the learning part of the network gets, the pictures behind it (None where they were computed once), and
+        how they were augmented."""
+        computer = self._computer
+        if computer.front is not None:
+            values, plan = computer.front.view(self._train, index, epoch)
+            return values.to(computer.device, computer.precision), None, plan
+        plan = augment.draw(len(index), self._settings.augment, torch.Generator().manual_seed(seed))
+        views = augment.apply(computer.pictures(self._train.images, index), plan, self._sizes[epoch])
+        with autocast(computer.device, computer.precision):
+            return computer.network.stem(views), views, plan
 
     def _mask_losses(
         self, maps: tuple[torch.Tensor, torch.Tensor], masks: torch.Tensor, labels: torch.Tensor

@@ -16,7 +16,7 @@ PLAN = {"model": "abc", "every": 1}
 def answers() -> list[Prediction]:
     """Two pictures, a volume of three slices, a bad file with a name that needs quotes, a refusal."""
     shares = (0.1, 0.2, 0.3, 0.4)
-    made = [Prediction(f"pics/{n}.png", 0, "ok", CLASSES, shares, ("pituitary",)) for n in range(2)]
+    made = [Prediction(f"pics/{n}.png", 0, "ok", CLASSES, shares, ("pituitary",), map=f"{n}") for n in range(2)]
     made += [Prediction("volume.nii", frame, "ok", CLASSES, shares, ("pituitary",)) for frame in (3, 4, 5)]
     made.append(Prediction('odd, "näme"\nöf.png', 0, "error", CLASSES, message="not a picture, it says"))
     made.append(Prediction("no utf-8 \udce9.png", 0, "ok", CLASSES, shares, ("pituitary",)))
@@ -51,6 +51,7 @@ def test_every_format_holds_every_row(tmp_path: Path, suffix: str) -> None:
     ]
     if suffix != "csv":
         assert rows[0]["p_pituitary"] == pytest.approx(0.4)
+        assert (rows[1]["map"], rows[2]["map"]) == ("1", None)
         assert rows[5]["p_glioma"] is None and rows[5]["message"] == "not a picture, it says"
     assert [item.name for item in tmp_path.iterdir()] == [path.name]
     assert not is_unfinished(path)

@@ -126,7 +126,7 @@ def old_run(folder: Path, manifest: Path) -> Path:
     kept = {"path": str(manifest), "sha256": file_hash(manifest), "fold": None}
     write_run(folder, [replace(item, origin="") for item in made], manifest=kept)
     path = folder / "predictions.csv"
-    lines = [line.rsplit(",", 3)[0] for line in path.read_text().splitlines()]
+    lines = [line.rsplit(",", 4)[0] for line in path.read_text().splitlines()]
     assert lines[0].endswith(",split")
     path.write_text("\n".join(lines) + "\n")
     return folder

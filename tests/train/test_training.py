@@ -7,7 +7,15 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra `train`")
 
 from tests.conftest import TINY  # noqa: E402
-from tumorlens.config import AugmentSettings, TrainSettings, load_settings, preset_names  # noqa: E402
+from tumorlens.config import (  # noqa: E402
+    AugmentSettings,
+    NetworkSettings,
+    PreprocessSettings,
+    StageSettings,
+    TrainSettings,
+    load_settings,
+    preset_names,
+)
 from tumorlens.data.predictions import read_predictions  # noqa: E402
 from tumorlens.errors import CheckpointError, ManifestError, RunError, SplitError, TumorlensError  # noqa: E402
 from tumorlens.model.network import TumorNet  # noqa: E402
@@ -17,7 +25,7 @@ from tumorlens.train.checkpoint import Progress, load_checkpoint, save_checkpoin
 from tumorlens.train.device import choose_device, choose_precision  # noqa: E402
 from tumorlens.train.loop import LoopSettings, learning_rate  # noqa: E402
 from tumorlens.train.recipe import Order, Reporter, owner, train  # noqa: E402
-from tumorlens.train.run import RunPaths  # noqa: E402
+from tumorlens.train.run import RunPaths, open_run  # noqa: E402
 from tumorlens.train.sampling import class_weights  # noqa: E402
 from tumorlens.train.tasks import restore_shares  # noqa: E402
 
@@ -159,6 +167,29 @@ def test_the_run_learned_and_left_everything(tiny_run: Path) -> None:
         "config.json", "history.csv", "checkpoint_last.safetensors", "checkpoint_best.safetensors", "bundle",
         "predictions.csv", "metrics.json", "report.html", "checklists.md", "simple_features.csv", "mistakes",
     }  # fmt: skip
+
+
+def test_what_a_full_disk_left_of_a_config_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "config.json.part").write_text("{")
+    assert open_run(tmp_path, {"settings": {}}, resume=False).config.is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_what_does_not_go_together_is_said(
+    tiny_run: Path, drawn_manifest: Path, tiny_settings: TrainSettings, tmp_path: Path
+) -> None:
+    plan = tiny_settings.finetune.model_copy(update={"stages": (StageSettings(epochs=1, size=32),)})
+    changed = tiny_settings.model_copy(
+        update={"finetune": plan, "network": NetworkSettings(dilated=True), "preprocess": PreprocessSettings(size=48)}
+    )
+    told: list[str] = []
+    order = Order(drawn_manifest, tmp_path / "run", changed, tiny_run / "bundle" / "weights.safetensors", layers=TINY)
+    train(order, Reporter(message=told.append))
+    notes = [text for text in told if text.startswith("note: ")]
+    assert len(notes) == 3
+    assert "ends with pictures of 32 pixels, but the model will be used at 48" in notes[0]
+    assert "is not dilated, in these settings it is dilated" in notes[1]
+    assert "was trained for pictures of 64 pixels, these settings say 48" in notes[2]
 
 
 def test_a_used_folder_is_not_overwritten(tiny_run: Path, drawn_manifest: Path, tiny_settings: TrainSettings) -> None:

@@ -24,7 +24,8 @@ from tumorlens.evaluate.sources import figures_by_source
 from tumorlens.map_scores import cases_of, graph_methods, score_case
 from tumorlens.runtime.export import export_bundle
 from tumorlens.runtime.predictor import Predictor
-from tumorlens.train.recipe import Order, Reporter, train
+from tumorlens.train.order import Order
+from tumorlens.train.recipe import Reporter, train
 
 SHARE = 0.25  # of the patients that are not tested
 OFF = {"evidence_weight": 0.0, "cell_weight": 0.0}

@@ -92,7 +92,8 @@ def tiny_run(drawn_manifest: Path, tiny_settings: TrainSettings, tmp_path_factor
     """A whole run folder of a small network: trained, exported, evaluated."""
     pytest.importorskip("torch", reason="training needs the extra `train`")
     from tumorlens.experiment import run_experiment
-    from tumorlens.train.recipe import Order, Reporter
+    from tumorlens.train.order import Order
+    from tumorlens.train.recipe import Reporter
 
     out = tmp_path_factory.mktemp("runs") / "tiny"
     run_experiment(Order(drawn_manifest, out, tiny_settings, weights=None, layers=TINY), Reporter())

@@ -17,7 +17,8 @@ from tumorlens.data.splits import leave_one_source_out, split_folds, split_share
 from tumorlens.errors import RunError, SplitError
 from tumorlens.experiment import cross_validate, fold_folder, run_experiment
 from tumorlens.model.bundle import load_card
-from tumorlens.train.recipe import Order, Reporter
+from tumorlens.train.order import Order
+from tumorlens.train.recipe import Reporter
 
 
 def short(settings: TrainSettings) -> TrainSettings:

@@ -30,7 +30,8 @@ from tumorlens.pipeline import Explained
 from tumorlens.records import CLASSES, Slice
 from tumorlens.runtime.export import export_bundle, load_network, load_region
 from tumorlens.runtime.predictor import Predictor
-from tumorlens.train.recipe import Order, Reporter
+from tumorlens.train.order import Order
+from tumorlens.train.recipe import Reporter
 from tumorlens.train.region import contradiction, fit_mix, fit_region, region_loss
 from tumorlens.train.region_checkpoint import RegionCheckpoint
 from tumorlens.train.tasks import Computer

@@ -19,7 +19,8 @@ from tumorlens.records import CLASSES, Prediction
 from tumorlens.region import teach_region
 from tumorlens.review import review
 from tumorlens.runtime.export import export_bundle
-from tumorlens.train.recipe import Order, Reporter, check_unseen, train
+from tumorlens.train.order import Order, check_unseen
+from tumorlens.train.recipe import Reporter, train
 from tumorlens.train.run import CONFIG, RunPaths, check_same, describe, write_config
 
 

@@ -21,7 +21,8 @@ from tumorlens.model.weights import resolve
 from tumorlens.runtime.export import export_bundle, load_network
 from tumorlens.runtime.predictor import Predictor
 from tumorlens.train.norms import give_statistics
-from tumorlens.train.recipe import Order, Reporter, train
+from tumorlens.train.order import Order
+from tumorlens.train.recipe import Reporter, train
 
 
 @pytest.fixture

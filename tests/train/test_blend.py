@@ -13,7 +13,8 @@ from tumorlens.model.bundle import load_card
 from tumorlens.model.network import TumorNet
 from tumorlens.runtime.export import load_network
 from tumorlens.train.blend import between, choose_blend, copied, measure_norms
-from tumorlens.train.recipe import Order, Reporter, train
+from tumorlens.train.order import Order
+from tumorlens.train.recipe import Reporter, train
 from tumorlens.train.tasks import Computer
 
 

@@ -17,7 +17,8 @@ from tumorlens.errors import CheckpointError, SplitError, TrainingError  # noqa:
 from tumorlens.model.network import TumorNet  # noqa: E402
 from tumorlens.train.checkpoint import Progress, load_checkpoint, save_checkpoint  # noqa: E402
 from tumorlens.train.loop import Hooks, LoopSettings, run_loop  # noqa: E402
-from tumorlens.train.recipe import Order, train  # noqa: E402
+from tumorlens.train.order import Order  # noqa: E402
+from tumorlens.train.recipe import train  # noqa: E402
 from tumorlens.train.run import RunPaths  # noqa: E402
 
 CHILD = """

@@ -16,8 +16,9 @@ from tumorlens.data.manifest import read_manifest  # noqa: E402
 from tumorlens.errors import TrainingError  # noqa: E402
 from tumorlens.model.network import TumorNet  # noqa: E402
 from tumorlens.train import augment  # noqa: E402
+from tumorlens.train.order import Order  # noqa: E402
 from tumorlens.train.prefix import FOLDER, cached_front  # noqa: E402
-from tumorlens.train.recipe import Order, Reporter, train  # noqa: E402
+from tumorlens.train.recipe import Reporter, train  # noqa: E402
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from tumorlens.errors import RunError, TumorlensError  # noqa: E402
 from tumorlens.evaluate.run_folder import read_run  # noqa: E402
 from tumorlens.model.bundle import WEIGHTS, load_card, write_card  # noqa: E402
 from tumorlens.records import CLASSES  # noqa: E402
-from tumorlens.train.recipe import Order, train  # noqa: E402
+from tumorlens.train.order import Order  # noqa: E402
+from tumorlens.train.recipe import train  # noqa: E402
 from tumorlens.train.teachers import Teachers, load_teachers  # noqa: E402
 
 

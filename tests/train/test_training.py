@@ -24,7 +24,8 @@ from tumorlens.train import augment  # noqa: E402
 from tumorlens.train.checkpoint import Progress, load_checkpoint, save_checkpoint  # noqa: E402
 from tumorlens.train.device import choose_device, choose_precision  # noqa: E402
 from tumorlens.train.loop import LoopSettings, learning_rate  # noqa: E402
-from tumorlens.train.recipe import Order, Reporter, owner, train  # noqa: E402
+from tumorlens.train.order import Order  # noqa: E402
+from tumorlens.train.recipe import Reporter, owner, train  # noqa: E402
 from tumorlens.train.run import RunPaths, open_run  # noqa: E402
 from tumorlens.train.sampling import class_weights  # noqa: E402
 from tumorlens.train.tasks import restore_shares  # noqa: E402

@@ -63,7 +63,7 @@ def train_command(defaults: TrainSettings | None) -> Callable[..., int]:
         """
         from tumorlens.experiment import run_experiment
         from tumorlens.model.weights import resolve, trained
-        from tumorlens.train.recipe import Order
+        from tumorlens.train.order import Order
 
         with _reporter(track) as reporter:
             order = Order(manifest, out, settings, resolve(weights), fold, resume, tuple(map(trained, teachers)))
@@ -103,7 +103,7 @@ def crossval_command(defaults: TrainSettings | None) -> Callable[..., int]:
         """
         from tumorlens.experiment import cross_validate
         from tumorlens.model.weights import resolve
-        from tumorlens.train.recipe import Order
+        from tumorlens.train.order import Order
 
         with _reporter(track) as reporter:
             evaluation = cross_validate(Order(manifest, out, settings, resolve(weights)), reporter, folds)

@@ -13,18 +13,13 @@ import torch
 from safetensors.torch import save_file
 
 import tumorlens
-from tumorlens.config import Architecture, FineTuneSettings, HeadSettings, TrainSettings
+from tumorlens.config import FineTuneSettings, HeadSettings, TrainSettings
 from tumorlens.data.dataset import SliceDataset, load_dataset
-from tumorlens.data.manifest import check_files, read_manifest
 from tumorlens.data.predictions import write_predictions
-from tumorlens.data.split_record import verified_split
-from tumorlens.data.splits import FORMED, VAL_SHARE, sides_of_fold
-from tumorlens.errors import SplitError
-from tumorlens.model.blocks import BLOCKS_PER_LAYER
-from tumorlens.model.bundle import CARD, WEIGHTS, Card, load_card, write_card
+from tumorlens.model.bundle import WEIGHTS, Card, load_card, write_card
 from tumorlens.model.network import PARTS, TumorNet, freeze_before
-from tumorlens.model.weights import is_graph, load_backbone, stride_layout, trained_patients
-from tumorlens.records import CLASSES, Sample
+from tumorlens.model.weights import is_graph
+from tumorlens.records import CLASSES
 from tumorlens.train.accidents import said_clearly
 from tumorlens.train.blend import choose_blend, copied
 from tumorlens.train.checkpoint import SAVE_SECONDS, Progress, load_checkpoint, save_checkpoint
@@ -32,10 +27,10 @@ from tumorlens.train.device import choose_device, choose_precision
 from tumorlens.train.finish import calibrated, data_summary, labelled
 from tumorlens.train.loop import Hooks, LoopSettings, run_loop
 from tumorlens.train.norms import give_statistics
+from tumorlens.train.order import Order, architecture, check_unseen, initial_network, notes, origin, sides
 from tumorlens.train.prefix import CachedFront, cached_front
 from tumorlens.train.run import RunPaths, describe, open_run
 from tumorlens.train.sampling import class_weights, learned_shares, slice_odds
-from tumorlens.train.seeds import mix_seed
 from tumorlens.train.tasks import EVAL_BATCH, Computer, FineTuneTask, HeadTask, restore_shares
 from tumorlens.train.teachers import Teachers, check_teachers, load_teachers
 from tumorlens.train.tracking import Tracker
@@ -54,24 +49,6 @@ class Reporter:
     track: Tracker = field(default=lambda folder, row: None)
 
 
-@dataclass(frozen=True)
-class Order:
-    """What to train: a manifest, where the run goes, the settings, and initial weights (None: random).
-
-    `fold` names the fold to test where the manifest has folds instead of train/val/test. `teachers` are the weights of
-    bundles whose answers are learned beside the labels.
-    """
-
-    manifest: Path
-    out: Path
-    settings: TrainSettings
-    weights: Path | None
-    fold: str | None = None
-    resume: bool = False
-    teachers: tuple[Path, ...] = ()
-    layers: tuple[int, ...] = BLOCKS_PER_LAYER
-
-
 def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
     """Train one model from a manifest.
 
@@ -86,10 +63,10 @@ def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
     """
     reporter = reporter or Reporter()
     settings = order.settings
-    samples, split = _sides(order)
+    samples, split = sides(order)
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)
-    network = _initial_network(order, samples)
+    network = initial_network(order, samples)
     taught_by = check_teachers(order.teachers, settings)
     for weights in order.teachers:
         check_unseen(weights, samples, "teachers")
@@ -116,7 +93,7 @@ def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
     _announce(dataset, settings, device, precision, split, reporter)
     if taught_by:
         reporter.message(f"teachers: {', '.join(card.name for card in taught_by)}")
-    for note in _notes(order):
+    for note in notes(order):
         reporter.message(f"note: {note}")
     with said_clearly("training"):
         fit(computer, dataset, settings, paths, order.resume, reporter, teachers)
@@ -184,64 +161,11 @@ def owner(settings: TrainSettings) -> str:
     return f"classes {','.join(CLASSES)}; {settings.model_dump_json(exclude={'device', 'precision'})}"
 
 
-def _sides(order: Order) -> tuple[list[Sample], dict[str, Any]]:
-    """The samples with their sides, and what is to be kept of the split."""
-    samples = read_manifest(order.manifest)
-    split = verified_split(order.manifest, samples)
-    check_files(samples, order.manifest.parent)
-    if order.fold is not None:
-        samples = sides_of_fold(samples, order.fold, VAL_SHARE, order.settings.seed)
-    counts = Counter(sample.split for sample in samples)
-    if not counts["train"] or not counts["val"]:
-        raise SplitError(
-            f"{order.manifest}: {counts['train']} training and {counts['val']} validation images. Run "
-            "`tumorlens data split MANIFEST`, or with --folds K and train with --fold N"
-        )
-    return samples, split
-
-
-def _initial_network(order: Order, samples: Sequence[Sample]) -> TumorNet:
-    settings = order.settings
-    with torch.random.fork_rng(devices=[]):  # new layers are drawn from the seed; the caller's state stays
-        torch.manual_seed(mix_seed(settings.seed, 0))
-        network = TumorNet(len(CLASSES), settings.dropout, order.layers, architecture(order))
-    if order.weights is not None:
-        check_unseen(order.weights, samples)
-        load_backbone(network, order.weights)
-    return network
-
-
 def _some_pictures(train: SliceDataset, device: torch.device) -> Iterator[torch.Tensor]:
     """Batches of at most STATISTICS_OF training pictures, drawn evenly over the side."""
     chosen = torch.linspace(0, len(train) - 1, min(len(train), STATISTICS_OF)).round().long()
     for part in torch.split(chosen, EVAL_BATCH):
         yield train.images[part].unsqueeze(1).to(device).float() / 255
-
-
-def check_unseen(weights: Path, samples: Sequence[Sample], instead: str = "weights") -> None:
-    """Make sure that a former run, whose weights are to be trained on or taught by, did not learn from what is now kept
-    apart.
-
-    Known are the patients in that run's predictions.csv alone: a bare weights file says nothing, nor does a run say
-    what the run before it had learned from; and pictures without a patient id cannot be followed.
-
-    Args:
-        weights: the initial weights.
-        samples: with their sides now.
-        instead: what to take others of.
-
-    Raises:
-        SplitError: a patient who is tested or validated now was trained on or validated there.
-    """
-    seen: set[str] = set()
-    for side, former in (("test", ("train", "val")), ("val", ("train",))):
-        seen |= trained_patients(weights, former) & {item.patient_group for item in samples if item.split == side}
-    found = sorted(group for group in seen if not group.startswith(FORMED))
-    if found:
-        raise SplitError(
-            f"{weights}: that run learned from {len(found)} of the patients that are to be validated or tested now, "
-            f"first: {', '.join(found[:3])}. Keep its manifest, fold and seed, or take other {instead}"
-        )
 
 
 def _front(network: TumorNet, dataset: SliceDataset, settings: TrainSettings, reporter: Reporter) -> CachedFront:
@@ -251,11 +175,6 @@ def _front(network: TumorNet, dataset: SliceDataset, settings: TrainSettings, re
             raise KeyboardInterrupt
 
     return cached_front(network, dataset, settings, on_progress)
-
-
-def architecture(order: Order) -> Architecture:
-    """What the settings ask of the network, with the strides that the initial weights need."""
-    return Architecture(**order.settings.network.model_dump(), strides=stride_layout(order.weights))
 
 
 def _fit_head(
@@ -276,41 +195,6 @@ def _fit_head(
     )
     progress = run_loop(task, optimizer, LoopSettings(settings.head.learning_rate), Progress(), hooks)
     reporter.message(f"head phase: validation accuracy {progress.history[-1]['val_accuracy']:.3f}")
-
-
-def _notes(order: Order) -> Iterator[str]:
-    """What in the settings does not go with the initial weights, or with the size at which the model is used."""
-    settings = order.settings
-    size, last = settings.preprocess.size, settings.finetune.stages[-1].size
-    if last != size:
-        yield (
-            f"training ends with pictures of {last} pixels, but the model will be used at {size}, where it is worse. "
-            f"Let the last of --finetune.stages have size {size}, or take --preprocess.size {last}"
-        )
-    if order.weights is None or not (order.weights.parent / CARD).is_file():
-        return
-    before = load_card(order.weights.parent)
-    if before.network.dilated != settings.network.dilated:
-        kinds = {True: "dilated", False: "not dilated"}
-        yield (
-            f"the last stage of {before.name} is {kinds[before.network.dilated]}, in these settings it is "
-            f"{kinds[settings.network.dilated]}: much must be learned anew. Take the preset that it was trained by"
-        )
-    if before.preprocess.size != size:
-        yield (
-            f"{before.name} was trained for pictures of {before.preprocess.size} pixels, these settings say {size}: it "
-            f"must get used to them. --preprocess.size {before.preprocess.size} keeps its size"
-        )
-
-
-def _origin(order: Order) -> tuple[str, str]:
-    """What the initial weights are called, and the licences that their bundle and the teachers put on the new model."""
-    weights, cards = order.weights, [load_card(path.parent) for path in order.teachers]
-    name = "random" if weights is None else weights.name
-    if weights is not None and (weights.parent / CARD).is_file():
-        cards.insert(0, load_card(weights.parent))
-        name = f"{cards[0].name} ({weights.name})"
-    return name, "; ".join(dict.fromkeys(card.licence for card in cards if card.licence))
 
 
 def _sgd(
@@ -405,7 +289,7 @@ def _finish(
     paths.bundle.mkdir(exist_ok=True)
     state = {key: value.cpu().contiguous() for key, value in computer.network.state_dict().items()}
     save_file(state, paths.bundle / WEIGHTS)
-    name, licence = _origin(order)
+    name, licence = origin(order)
     if order.teachers:
         told["teachers"] = [load_card(path.parent).name for path in order.teachers]
     card = Card(

@@ -119,9 +119,9 @@ def calibrate(run: Positional[Path], /, bundle: Path | None = None, coverage: fl
         }
         write_card(bundle, card.model_copy(update=kept))
         written.append(f"the card of {bundle}")
-    if own:
+    if bundle and own:
         write_predictions(renewed, own / PREDICTIONS, renewed[0].classes)
-        page = retell(bundle) if bundle else None
+        page = retell(bundle)
         written.append(f"{own / PREDICTIONS}" + (f", its report and {page}" if page else "; evaluate it again"))
     say(f"wrote {' and '.join(written)}")
     return 0

@@ -133,7 +133,7 @@ def colour(strength: Float32) -> Float32:
 
 @lru_cache(maxsize=2)
 def _mixed(opacity: float) -> NDArray[np.uint8]:
-    """Every grey under every colour, (256 · levels, 3): looking a pixel up is nine times as quick as mixing it."""
+    """Every grey under every colour, (256 · levels, 3): looking a pixel up is quicker than mixing it."""
     alpha = np.float32(opacity) * np.sqrt(np.linspace(0, 1, len(_COLOURS), dtype=np.float32))[:, None]
     grey = np.arange(256, dtype=np.uint8)[:, None, None]
     table = (grey * (1 - alpha) + _COLOURS * alpha + np.float32(0.5)).astype(np.uint8).reshape(-1, 3)

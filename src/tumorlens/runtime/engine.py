@@ -23,17 +23,11 @@ _KEPT = 8  # compiled graphs, 8 to 95 MB each: three precisions, for one picture
 SAME, CORRELATION = 0.99, 0.99
 
 
-#: Sizes of a graph's input or output; None where any will do.
-Shape = tuple[int | None, ...]
-
-
 class Engine(Protocol):
-    """A loaded graph. `streams` is how many calls of `run` it computes side by side; it may be called by threads.
-    `shapes` are those of its input and outputs, by name."""
+    """A loaded graph. `streams` is how many calls of `run` it computes side by side; it may be called by threads."""
 
     precision: str
     streams: int
-    shapes: dict[str, Shape]
 
     def run(self, images: Float32) -> dict[str, Float32]:
         """The graph's outputs by name for squares (n, 1, size, size), float32 in [0, 1]."""
@@ -122,11 +116,6 @@ class _OpenVino:
         except RuntimeError as error:
             raise BundleError(f"{graph}: cannot be loaded ({error})") from error
         self.precision = precision
-        self.shapes = {
-            name: tuple(size.get_length() if size.is_static else None for size in port.get_partial_shape())
-            for port in (*self._compiled.inputs, *self._compiled.outputs)
-            for name in port.names
-        }
         self.streams = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) if many else 1
         if cache is not None:
             _prune(cache)
@@ -151,10 +140,6 @@ class _OnnxRuntime:
         except Exception as error:  # its errors have no common class of their own
             raise BundleError(f"{graph}: cannot be loaded ({error})") from error
         self._names = [output.name for output in self._session.get_outputs()]
-        self.shapes = {
-            port.name: tuple(size if isinstance(size, int) else None for size in port.shape)
-            for port in (*self._session.get_inputs(), *self._session.get_outputs())
-        }
         self.precision = precision
 
     def run(self, images: Float32) -> dict[str, Float32]:

@@ -66,7 +66,7 @@ def check_teachers(weights: Sequence[Path], settings: TrainSettings) -> list[Car
             f"({plan.cached_views}). Take a preset without it"
         )
     if weights and not plan.teacher_weight:
-        raise TumorlensError("finetune.teacher_weight is 0, so nothing is learned from the teachers. Give more, up to 1")
+        raise TumorlensError("finetune.teacher_weight is 0, so teachers would teach nothing. Give more, up to 1")
     cards = []
     for path in weights:
         if not (path.parent / CARD).is_file():

@@ -11,7 +11,6 @@ from tumorlens.cli import main
 from tumorlens.errors import BundleError
 from tumorlens.model.bundle import INT8, load_card
 from tumorlens.pipeline import REFERENCE
-from tumorlens.runtime.export import export_bundle
 from tumorlens.runtime.predictor import Predictor
 
 
@@ -33,6 +32,7 @@ def test_the_card_says_how_far_it_agrees(quantised: Path) -> None:
 
 def test_the_page_follows_the_card(quantised: Path, tmp_path: Path) -> None:
     from tumorlens.evaluate.results import retell
+    from tumorlens.runtime.export import export_bundle
 
     page = quantised / "bundle" / "MODEL_CARD.md"
     assert "8-bit graph" in page.read_text(encoding="utf-8")

@@ -1,9 +1,6 @@
 """Pictures of maps: what they show, and the bytes they are written as."""
 
-import importlib
 import re
-import sys
-import zlib
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,7 +11,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.conftest import draw_head
-from tumorlens.explain import png
 from tumorlens.explain.overlay import as_seen, colour, contoured, overlay, panel, to_grey
 from tumorlens.explain.png import write_png
 from tumorlens.explain.vector import contours_svg
@@ -36,20 +32,6 @@ def test_where_the_map_is_empty_the_picture_shows_unchanged(head: np.ndarray) ->
     grey = np.repeat(to_grey(head)[..., None], 3, axis=2)
     assert np.array_equal(drawn[values == 0], grey[values == 0])
     assert np.array_equal(np.asarray(overlay(head, np.zeros_like(head))), grey)
-
-
-def test_without_a_build_of_isal_the_standard_library_writes_the_same_picture(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    picture = np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8)
-    with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "isal", None)
-        patch.setitem(sys.modules, "isal.isal_zlib", None)
-        plain = importlib.reload(png)
-        assert plain.compress is zlib.compress
-        plain.write_png(tmp_path / "plain.png", picture)
-    importlib.reload(png)
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "plain.png")), picture)
 
 
 def test_at_the_peak_colour_and_picture_are_mixed_by_the_opacity(head: np.ndarray) -> None:

@@ -1,19 +1,14 @@
-"""Overlays as PNG, quicker than Pillow (`benchmarks/overlays.py`).
+"""Overlays as PNG, quicker than Pillow: one filter for all lines instead of trying five (`benchmarks/overlays.py`).
 
-One filter serves all lines instead of the best of five, and deflate uses the processor's vector instructions where a
-build of ISA-L for it is installed. PNG specification, third edition, W3C 2025.
+The bytes depend on the picture alone. PNG specification, third edition, W3C 2025.
 """
 
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-
-try:
-    from isal.isal_zlib import compress, crc32
-except ImportError:  # no build for this processor
-    from zlib import compress, crc32
 
 _UP = 2  # each byte less the one above it: scans are smooth from line to line
 _TRUECOLOUR = 2
@@ -28,8 +23,8 @@ def write_png(path: Path, picture: NDArray[np.uint8]) -> None:
     lines[0, 1:] = flat[0]
     np.subtract(flat[1:], flat[:-1], out=lines[1:, 1:])
     header = struct.pack(">IIBBBBB", width, height, 8, _TRUECOLOUR, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", compress(lines.tobytes(), 1)), (b"IEND", b""))
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 1)), (b"IEND", b""))
     with path.open("wb") as file:
         file.write(b"\x89PNG\r\n\x1a\n")
         for name, data in chunks:
-            file.write(struct.pack(">I", len(data)) + name + data + struct.pack(">I", crc32(name + data)))
+            file.write(struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)))

@@ -3,7 +3,8 @@
     python benchmarks/models.py MANIFEST FIRST SECOND [--fold all] [--side val]
 
 FIRST and SECOND are bundles. The side must be one that neither was trained on: for the reference model and the model
-before it that is the validation side of fold `all`, on which both chose temperature and epoch.
+before it that is the validation side of fold `all`, on which both chose temperature and epoch. Of slices with a mask
+Grad-CAM is compared as well, each on the square that its model sees.
 """
 
 import argparse
@@ -11,8 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from answering import answers
 
+from tumorlens.bootstrap import PatientBootstrap, mean
 from tumorlens.data.manifest import read_manifest
 from tumorlens.data.predictions import write_predictions
 from tumorlens.data.splits import VAL_SHARE, sides_of_fold
@@ -20,7 +23,8 @@ from tumorlens.evaluate.evaluation import evaluate_run
 from tumorlens.evaluate.repeats import compare_runs
 from tumorlens.evaluate.run_folder import PREDICTIONS
 from tumorlens.evaluate.tables import comparison_grid
-from tumorlens.records import Estimate
+from tumorlens.map_scores import cases_of, graph_methods, score_case
+from tumorlens.records import Estimate, Sample
 from tumorlens.runtime.predictor import Predictor
 
 FIGURES = ("accuracy", "auc", "log_loss", "ece", "calibration_slope")
@@ -54,11 +58,29 @@ def main() -> None:
         for row in grid.rows:
             sys.stdout.write(" | ".join(str(cell) for cell in row) + "\n")
         sys.stdout.write(f"{grid.note}\n")
+    show_maps([Predictor(bundle) for bundle in given.models], samples, given.manifest.parent, given.side)
 
 
 def show(name: str, figures: dict[str, Estimate], wanted: tuple[str, ...]) -> None:
     """Some figures of one model."""
     sys.stdout.write(f"{name}: " + ", ".join(f"{key} {figures[key]}" for key in wanted if key in figures) + "\n")
+
+
+def show_maps(models: list[Predictor], samples: list[Sample], root: Path, side: str) -> None:
+    """Grad-CAM of the predicted class's probability against the masks, where there are any."""
+    if not any(item.mask for item in samples):
+        return
+    peaks, energies = [], []
+    for predictor in models:
+        draw = graph_methods(predictor)["gradcam"]
+        cases = list(cases_of(predictor, samples, root, side))
+        scores = [score_case(case, draw) for case in cases]
+        peaks.append(np.array([item.peak for item in scores]))
+        energies.append(np.array([item.energy for item in scores]))
+    bootstrap = PatientBootstrap([case.group for case in cases])
+    for what, both in (("peak in the tumour", peaks), ("share of the map in it", energies)):
+        said = [str(bootstrap.estimate(mean(values))) for values in (*both, both[1] - both[0])]
+        sys.stdout.write(f"Grad-CAM, {what}, {len(cases)} slices: {' | '.join(said)} (difference)\n")
 
 
 if __name__ == "__main__":

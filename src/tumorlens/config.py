@@ -3,7 +3,7 @@
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -188,26 +188,13 @@ def preset_names() -> list[str]:
 
 
 def load_settings(preset: str) -> TrainSettings:
-    """Read a preset by name, or any TOML file by path.
+    """Read a preset by name, or any TOML file by path. A line `base = "best"` begins with the settings of that preset.
 
     Raises:
         TumorlensError: no such preset or file, or a key or value in it that is not allowed.
     """
-    if preset in preset_names():
-        text = (resources.files("tumorlens") / "presets" / f"{preset}.toml").read_text(encoding="utf-8")
-    elif Path(preset).is_file():
-        try:
-            text = Path(preset).read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise TumorlensError(
-                f"preset {preset!r} is no text in UTF-8 ({error}); save it with that encoding"
-            ) from error
-    else:
-        raise TumorlensError(
-            f"no preset {preset!r}: take one of {', '.join(preset_names())}, or the path of a TOML file"
-        )
     try:
-        return TrainSettings.model_validate(tomllib.loads(text))
+        return TrainSettings.model_validate(_with_base(preset, _text(preset)))
     except tomllib.TOMLDecodeError as error:
         raise TumorlensError(f"preset {preset!r} is not valid TOML ({error}); mend that line") from error
     except ValidationError as error:
@@ -218,3 +205,34 @@ def load_settings(preset: str) -> TrainSettings:
         raise TumorlensError(
             f"preset {preset!r}: {where} = {first['input']!r} is not allowed: {first['msg']}"
         ) from error
+
+
+def _text(preset: str) -> str:
+    if preset in preset_names():
+        return (resources.files("tumorlens") / "presets" / f"{preset}.toml").read_text(encoding="utf-8")
+    if not Path(preset).is_file():
+        raise TumorlensError(
+            f"no preset {preset!r}: take one of {', '.join(preset_names())}, or the path of a TOML file"
+        )
+    try:
+        return Path(preset).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise TumorlensError(f"preset {preset!r} is no text in UTF-8 ({error}); save it with that encoding") from error
+
+
+def _with_base(preset: str, text: str) -> dict[str, Any]:
+    given = tomllib.loads(text)
+    base = given.pop("base", None)
+    if base is None:
+        return given
+    if base not in preset_names():  # those that come with the package: a chain of them ends
+        raise TumorlensError(
+            f"preset {preset!r}: base = {base!r} is not allowed: take one of {', '.join(preset_names())}"
+        )
+    return _merged(_with_base(base, _text(base)), given)
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Tables are merged key by key; anything else, a list of stages too, is replaced."""
+    both = [key for key in changes if isinstance(base.get(key), dict) and isinstance(changes[key], dict)]
+    return {**base, **changes, **{key: _merged(base[key], changes[key]) for key in both}}

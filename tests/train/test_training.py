@@ -127,6 +127,29 @@ def test_presets_load_and_misspelt_keys_do_not(tmp_path: Path) -> None:
         choose_device("mps")
 
 
+def test_a_preset_begins_with_another_and_changes_only_what_it_says(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text(
+        'base = "best"\nseed = 3\n[finetune]\nlearning_rate = 0.002\nstages = [{ epochs = 1, size = 96 }]\n'
+    )
+    best = load_settings("best")
+    changes = {"learning_rate": 0.002, "stages": (StageSettings(epochs=1, size=96),)}  # a list is replaced as a whole
+    assert load_settings(str(mine)) == best.model_copy(
+        update={"seed": 3, "finetune": best.finetune.model_copy(update=changes)}
+    )
+    robust, further = load_settings("robust"), load_settings("further")  # a base of a base
+    assert (robust.augment.bias_field, robust.finetune.cell_weight) == (best.augment.bias_field, 2.0)
+    assert robust.finetune.warmup == further.finetune.warmup == 0.1
+    for text, why in (
+        ('base = "worst"', r"base = 'worst' is not allowed: take one of best, "),
+        (f"base = '{mine}'", "is not allowed"),  # presets that come with the package alone
+        ('base = "best"\nfinetune = 3', "finetune = 3 is not allowed"),
+    ):
+        mine.write_text(text)
+        with pytest.raises(TumorlensError, match=why):
+            load_settings(str(mine))
+
+
 class StopAfter:
     """Asks to stop once, after some steps."""
 

@@ -1,7 +1,7 @@
 """What a user would write with other tools to label and explain pictures, and tumorlens in their place, a process each.
 
-    python benchmarks/peers.py PEER PICTURES… --out FOLDER    # prints the seconds of each picture, as JSON
-    python benchmarks/peers.py PEER --size                    # prints the MB that its packages take, as JSON
+    python benchmarks/peers.py PEER PICTURES… --side 192 --out FOLDER    # prints the seconds of each picture, as JSON
+    python benchmarks/peers.py PEER --size                               # prints the MB that its packages take, as JSON
 
 `benchmarks/speed.py` starts these, each by the Python of an environment that has the peer. Keras and detect-tumor need
 nothing of tumorlens.
@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-SIZE = 192
 #: Answers a picture, writes its map and overlay into a folder, and returns its label's number.
 Answer = Callable[[Path, Path], int]
 #: The packages that a user installs.
@@ -32,7 +31,7 @@ PACKAGES = {
 }
 
 
-def torch_peer(library: str, precision: str) -> Answer:
+def torch_peer(library: str, precision: str, side: int) -> Answer:
     """What a user of PyTorch writes: one picture at a time, forward, backward, map, overlay by a colour map; in
     bfloat16, where that is asked, by autocast."""
     import torch
@@ -53,7 +52,7 @@ def torch_peer(library: str, precision: str) -> Answer:
         extractor = LayerGradCam(network, last)
 
     def answer(path: Path, out: Path) -> int:
-        picture, square = _read(path)
+        picture, square = _read(path, side)
         image = torch.from_numpy(square)[None, None]
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             if library == "torchcam":
@@ -73,14 +72,14 @@ def torch_peer(library: str, precision: str) -> Answer:
     return answer
 
 
-def keras_peer() -> Answer:
+def keras_peer(side: int) -> Answer:
     """The Grad-CAM recipe of Keras's documentation (Chollet, keras.io, "Grad-CAM class activation visualization"): a
     model of two outputs, a gradient tape, the map by pooled gradients; ResNet-50 with a dilated last stage, as here.
     (Its strides stand in the 1 x 1 convolutions, so it has slightly less to compute.)"""
     import tensorflow as tf
     from tensorflow import keras
 
-    base = keras.applications.ResNet50(weights=None, include_top=False, input_shape=(SIZE, SIZE, 3), pooling="avg")
+    base = keras.applications.ResNet50(weights=None, include_top=False, input_shape=(side, side, 3), pooling="avg")
     settings = base.get_config()
     for layer in settings["layers"]:
         if layer["name"] in ("conv5_block1_0_conv", "conv5_block1_1_conv"):
@@ -92,7 +91,7 @@ def keras_peer() -> Answer:
     both = keras.Model(network.inputs, [network.get_layer("conv5_block3_out").output, scores])
 
     def answer(path: Path, out: Path) -> int:
-        picture, square = _read(path)
+        picture, square = _read(path, side)
         with tf.GradientTape() as tape:
             features, said = both(np.repeat(square[None, :, :, None], 3, axis=3))
             chosen = int(tf.argmax(said[0]))
@@ -149,9 +148,9 @@ def write_weights(weights: Path) -> None:
     torch.save({"weights": torch.rand(25_557_032)}, weights)
 
 
-def _read(path: Path) -> tuple[Image.Image, Any]:
+def _read(path: Path, side: int) -> tuple[Image.Image, Any]:
     picture = Image.open(path).convert("L")
-    return picture, np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR), dtype=np.float32) / 255
+    return picture, np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR), dtype=np.float32) / 255
 
 
 def _write(name: str, picture: Image.Image, values: Any) -> None:
@@ -163,19 +162,20 @@ def _write(name: str, picture: Image.Image, values: Any) -> None:
     Image.blend(picture.convert("RGB"), colours, 0.5).save(f"{name}.png", compress_level=1)
 
 
-def find_peer(peer: str) -> Answer:
-    """The peer of that name, loaded."""
+def find_peer(peer: str, side: int) -> Answer:
+    """The peer of that name, loaded; all but ours and detect-tumor answer squares of `side` pixels."""
     kind, _, library = peer.partition(" ")
     if kind == "PyTorch":
-        return torch_peer(*library.removeprefix("+ ").partition(" ")[::2])
+        name, _, precision = library.removeprefix("+ ").partition(" ")
+        return torch_peer(name, precision, side)
     if kind == "tumorlens":
         return own_peer(library)
-    return {"Keras": keras_peer, "detect-tumor": detect_tumor_peer}[peer]()
+    return keras_peer(side) if kind == "Keras" else detect_tumor_peer()
 
 
-def work(peer: str, pictures: list[Path], out: Path) -> list[float]:
+def work(peer: str, pictures: list[Path], side: int, out: Path) -> list[float]:
     """Answer pictures one by one, and how long each took in seconds."""
-    answer = find_peer(peer)
+    answer = find_peer(peer, side)
     spent = []
     for path in pictures:
         began = time.perf_counter()
@@ -216,6 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("peer")
     parser.add_argument("pictures", type=Path, nargs="*")
+    parser.add_argument("--side", type=int)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--size", action="store_true")
     parser.add_argument("--prepare", action="store_true")
@@ -228,7 +229,7 @@ def main() -> None:
     elif given.peer == "import torch":
         torch_start(given.out / "weights.pt")
     else:
-        print(json.dumps(work(given.peer, given.pictures, given.out)))
+        print(json.dumps(work(given.peer, given.pictures, given.side, given.out)))
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@
 
 Every peer (`benchmarks/peers.py`) is a process of its own that reads the same pictures and writes the same things for
 each: a label, the raw map (.npy) and an overlay (.png); detect-tumor gives labels alone. All but it compute the same
-network: ResNet-50 with a dilated last stage, 192 x 192, of random weights where it is not ours (speed does not depend
-on them). Peers take turns. A process is timed with few and with many pictures (quick peers with eight times as many):
-the difference gives pictures a second; with one picture: the first answer. One picture's latency is measured in a warm
-process. `--environments` makes environments for Keras and detect-tumor below FOLDER, or takes those that are there;
-without it they are left out. pytorch-grad-cam is not among the peers: it needs torchvision.
+network: ResNet-50 with a dilated last stage, at the shipped model's size, of random weights where it is not ours
+(speed does not depend on them). Peers take turns. A process is timed with few and with many pictures (quick peers
+with eight times as many): the difference gives pictures a second; with one picture: the first answer. One picture's
+latency is measured in a warm process. `--environments` makes environments for Keras and detect-tumor below FOLDER, or
+takes those that are there; without it they are left out. pytorch-grad-cam is not among the peers: it needs torchvision.
 """
 
 import argparse
@@ -27,11 +27,11 @@ from typing import Any
 
 import numpy as np
 
-from tumorlens.model.bundle import INT8, ONNX
+from tumorlens.model.bundle import INT8, ONNX, load_card
 from tumorlens.no_telemetry import load_openvino
 from tumorlens.pipeline import REFERENCE
 
-SIZE, PRODUCT = 192, 2048
+SIDE, PRODUCT = load_card(REFERENCE, needs=ONNX).preprocess.size, 2048
 QUICK, MORE = 5.0, 8  # a peer that needs fewer seconds gets so many times the pictures: its start-up varies by tenths
 WORKER = Path(__file__).parent / "peers.py"
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
@@ -66,7 +66,7 @@ def environments(folder: Path | None) -> dict[str, str]:
 def command(peer: str, python: str, pictures: list[Path], out: Path) -> list[str]:
     """The process of a peer; tumorlens is its own command line, as a user would call it."""
     if not peer.startswith("tumorlens"):
-        return [python, str(WORKER), peer, *map(str, pictures), "--out", str(out)]
+        return [python, str(WORKER), peer, *map(str, pictures), "--side", str(SIDE), "--out", str(out)]
     kind = peer.rpartition(" ")[2]
     how = ["--engine", kind] if kind == "onnxruntime" else ["--precision", kind]
     call = [python, "-m", "tumorlens", "predict", *map(str, pictures), "--out", str(out / "labels.csv")]
@@ -105,7 +105,7 @@ def measure(
     for peer, values in rows.items():
         rate, first, memory = (statistics.median(column) for column in zip(*values, strict=True))
         with tempfile.TemporaryDirectory() as folder:
-            spent = ask(pythons[peer], peer, *map(str, pictures[:many]), "--out", folder)
+            spent = ask(pythons[peer], peer, *map(str, pictures[:many]), "--side", str(SIDE), "--out", folder)
         found[peer] = {
             "pictures": most[peer], "pictures_per_second": rate, "first_answer_seconds": first, "memory_mb": memory,
             "latency_p50_ms": 1000 * float(np.median(spent[3:])),
@@ -148,7 +148,7 @@ def _arithmetic() -> float:
     ov = load_openvino()
 
     graph = ov.Core().read_model(REFERENCE / ONNX)
-    graph.reshape([1, 1, SIZE, SIZE])
+    graph.reshape([1, 1, SIDE, SIDE])
     return sum(
         2 * float(np.prod(op.output(0).get_shape())) * float(np.prod(op.input(1).get_shape()[1:]))
         for op in graph.get_ordered_ops() if op.get_type_name() == "Convolution"
@@ -164,7 +164,7 @@ def _network(precision: str) -> float:
     compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": HINTS[precision]})
     times = []
     for batch in (1, 4, 8):
-        images = np.random.rand(batch, 1, SIZE, SIZE).astype(np.float32)
+        images = np.random.rand(batch, 1, SIDE, SIDE).astype(np.float32)
         times.append(_fastest(lambda images=images: compiled(images)) / batch)
     return min(times)
 
@@ -244,7 +244,7 @@ def main() -> None:
         raise SystemExit(f"--few {given.few} --many {given.many}: few < many <= {len(pictures)} pictures is needed")
     found: dict[str, Any] = json.loads(given.kept.read_text()) if given.kept else {
         "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}",
-        "date": time.strftime("%Y-%m-%d"), "few": given.few, "rounds": given.rounds,
+        "date": time.strftime("%Y-%m-%d"), "side": SIDE, "few": given.few, "rounds": given.rounds,
         "peers": measure(
             pictures, environments(given.environments), given.few, given.many, given.rounds
         ),
@@ -267,7 +267,7 @@ def tables(found: dict[str, Any]) -> str:
     """All of it as Markdown."""
     base = found["peers"]["PyTorch + torchcam"]
     lines = [
-        f"{found['machine']}; {found['date']}.", "",
+        f"{found['machine']}; {found['date']}; the network at {found['side']} x {found['side']}.", "",
         "| | pictures a second | beside torchcam | one picture, p50 (p99) | beside torchcam | first answer | memory "
         "| installed |",
         "|---|---|---|---|---|---|---|---|",

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # From labelled folders to a trained, measured, exported model and its answers: how the reference model was made.
 #
-#   bash docs/reproduce.sh DATA WEIGHTS OUT               fold 0 (45 minutes on two cores with bfloat16) and a last model
-#   FOLDS="0 1 2 3 4" bash docs/reproduce.sh DATA WEIGHTS OUT   the whole cross-validation, three and a half hours
+#   bash docs/reproduce.sh DATA WEIGHTS OUT               fold 0 (53 minutes on two cores with bfloat16) and a last model
+#   FOLDS="0 1 2 3 4" bash docs/reproduce.sh DATA WEIGHTS OUT   the whole cross-validation, four and a half hours
 #
 # DATA holds figshare/, tcga_lgg/, brisc_no_tumor/, kaggle/, not_brain_mri/ and dicom_brain/; WEIGHTS is a ResNet-50 in safetensors
 # (torchvision's key names), or `hub` to download one. A stopped run continues with the same call.
@@ -19,14 +19,11 @@ fi
 
 # shellcheck disable=SC2086
 tumorlens crossval "$manifest" --out "$out/cv" --weights "$weights" --preset best --folds ${FOLDS:-0}
-for fold in ${FOLDS:-0}; do tumorlens region "$out/cv/fold$fold"; done  # about eight minutes each
-tumorlens evaluate "$out/cv"
 
 # The last model goes on from the first fold's, with every patient but that fold's validation side: nobody is left to test
 # it on, so what is known of it are the folds' figures.
 first=$(set -- ${FOLDS:-0}; echo "$1")
 tumorlens train "$manifest" --out "$out/final" --weights "$out/cv/fold$first" --fold all --preset further
-tumorlens region "$out/final"
 # Pictures that are no brain MRI teach it to refuse them; they come with free packages (needs apt-get and pip).
 python "$(dirname "$0")/../tools/collect_others.py" "$out/collected" --x-rays "$data/not_brain_mri"
 tumorlens refusal "$out/final" --others "$out/collected/others" --brains "$out/collected/brains"

@@ -320,6 +320,41 @@ def test_a_stopped_training_of_the_head_ends_like_one_that_was_not(
     assert not (taught / "region_part.safetensors").exists()
 
 
+def test_training_ends_with_the_region_head_where_settings_ask_for_it(
+    masked_manifest: Path, taught: Path, tiny_settings: TrainSettings, tmp_path: Path
+) -> None:
+    """Stopped while the head learns and resumed, it is what `train` and then `region` make."""
+    run = tmp_path / "run"
+    settings = tiny_settings.model_copy(update={"region": True})
+    steps: list[int] = []
+
+    def on_progress(stage: str, done: int, total: int) -> None:
+        if stage == "region":
+            steps.append(done)
+
+    def order(resume: bool) -> Order:
+        return Order(masked_manifest, run, settings, weights=None, resume=resume, layers=TINY)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(order(False), Reporter(progress=on_progress, should_stop=lambda: len(steps) == 3))
+    run_experiment(order(True), Reporter(progress=on_progress))
+    assert steps == list(range(1, len(steps) + 1))  # no step twice
+    assert (run / "predictions.csv").read_bytes() == (taught / "predictions.csv").read_bytes()
+    assert load_card(run / "bundle").region == load_card(taught / "bundle").region
+
+
+def test_data_without_masks_do_not_cost_a_model_that_should_have_a_region_head(
+    drawn_manifest: Path, tiny_settings: TrainSettings, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    settings = tiny_settings.model_copy(update={"region": True})
+    order = Order(drawn_manifest, tmp_path / "run", settings, weights=None, layers=TINY)
+    run_experiment(order, Reporter(message=said.append))
+    assert any("no region head" in text and "0 training and 0 validation slices have a mask" in text for text in said)
+    card = load_card(tmp_path / "run" / "bundle", needs="model.onnx")
+    assert card.region is None and "accuracy" in json.dumps(card.metrics)
+
+
 def test_a_slice_that_cannot_be_set_apart_costs_only_itself(
     taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -165,6 +165,8 @@ class TrainSettings(Settings):
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     preprocess: PreprocessSettings = PreprocessSettings()
     network: NetworkSettings = NetworkSettings()
+    region: bool = False
+    """Fit the region head at the end, where tumours have masks; `tumorlens region` does it later."""
     augment: AugmentSettings = AugmentSettings()
     head: HeadSettings = HeadSettings()
     finetune: FineTuneSettings = FineTuneSettings()

@@ -27,6 +27,8 @@ from tumorlens.train.run import CONFIG, RunPaths, check_same, describe, write_co
 def run_experiment(order: Order, reporter: Reporter) -> Evaluation:
     """Train one model, export it to ONNX, evaluate it, and write the figures into its card and a report.
 
+    Where settings ask for the region head and tumours have masks, it is fitted before the export.
+
     Raises:
         TumorlensError: what was wrong with what was given.
         KeyboardInterrupt: stopped; resume with the same order and `resume=True`.
@@ -40,9 +42,20 @@ def run_experiment(order: Order, reporter: Reporter) -> Evaluation:
         reporter.message(f"{order.out}: finished already, evaluating it again")
         return evaluate_folder(order.out)
     paths = train(order, reporter)
-    reporter.message("exporting to ONNX")
-    export_bundle(paths.bundle)
+    if not (order.settings.region and _has_region(paths.folder, reporter)):
+        reporter.message("exporting to ONNX")
+        export_bundle(paths.bundle)
     return _look(paths, reporter)
+
+
+def _has_region(run: Path, reporter: Reporter) -> bool:
+    """Teach and export it; data without masks, of which nobody says so beforehand, do not cost the trained model."""
+    try:
+        teach_region(run, reporter)
+    except RunError as error:
+        reporter.message(f"no region head: {error}")
+        return False
+    return True
 
 
 def is_complete(run: Path) -> bool:

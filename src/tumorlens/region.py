@@ -12,7 +12,7 @@ from tumorlens.data.dataset import SliceDataset, load_dataset
 from tumorlens.data.predictions import write_predictions
 from tumorlens.errors import RunError
 from tumorlens.evaluate.run_folder import PREDICTIONS, read_run, read_samples
-from tumorlens.model.bundle import REGION, Region, load_card, put_file
+from tumorlens.model.bundle import ONNX, REGION, WEIGHTS, Region, load_card, put_file
 from tumorlens.model.region import RegionHead, middle_maps
 from tumorlens.records import CLASSES
 from tumorlens.runtime.export import export_bundle, load_network
@@ -60,7 +60,9 @@ def teach_region(run: Path, reporter: Reporter) -> Region:
         raise RunError(f"{run}: the masks of its {' and '.join(blank)} side are all black. Mend the masks")
     device = choose_device(settings.device)
     computer = Computer(load_network(bundle, card).to(device), device, choose_precision(settings.precision, device))
-    owner = f"{card.created}; {settings.model_dump_json(exclude={'device', 'precision'})}"
+    # The same weights after a run was resumed are the same model, whatever the time on its card.
+    weights = card.files.get(WEIGHTS) or card.files.get(ONNX)
+    owner = f"{weights}; {settings.model_dump_json(exclude={'device', 'precision'})}"
     kept = RegionCheckpoint(run / PART, owner, reporter.should_stop)
     head = fit_region(
         computer, data.side("train"), settings, lambda done, n: reporter.progress("region", done, n), kept=kept

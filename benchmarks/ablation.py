@@ -46,6 +46,7 @@ def settings_of(variant: dict[str, dict[str, object]], epochs: int) -> TrainSett
     values = load_settings("best").model_dump()
     values["finetune"]["stages"] = [{"epochs": epochs, "size": 160}]
     values["preprocess"]["size"] = 160
+    values["region"] = False
     for section, changes in variant.items():
         (values[section] if section else values).update(changes)
     return TrainSettings.model_validate(values)

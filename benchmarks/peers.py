@@ -170,7 +170,7 @@ def find_peer(peer: str, side: int) -> Answer:
         return torch_peer(name, precision, side)
     if kind == "tumorlens":
         return own_peer(library)
-    return keras_peer(side) if kind == "Keras" else detect_tumor_peer()
+    return {"Keras": lambda: keras_peer(side), "detect-tumor": detect_tumor_peer}[peer]()
 
 
 def work(peer: str, pictures: list[Path], side: int, out: Path) -> list[float]:
@@ -216,7 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("peer")
     parser.add_argument("pictures", type=Path, nargs="*")
-    parser.add_argument("--side", type=int)
+    parser.add_argument("--side", type=int, default=192)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--size", action="store_true")
     parser.add_argument("--prepare", action="store_true")

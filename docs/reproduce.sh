@@ -23,7 +23,9 @@ tumorlens crossval "$manifest" --out "$out/cv" --weights "$weights" --preset bes
 # The last model goes on from the first fold's, with every patient but that fold's validation side: nobody is left to test
 # it on, so what is known of it are the folds' figures.
 first=$(set -- ${FOLDS:-0}; echo "$1")
-tumorlens train "$manifest" --out "$out/final" --weights "$out/cv/fold$first" --fold all --preset further
+resume=()
+if [ -f "$out/final/config.json" ]; then resume=(--resume); fi
+tumorlens train "$manifest" ${resume[@]+"${resume[@]}"} --out "$out/final" --weights "$out/cv/fold$first" --fold all --preset further
 # Pictures that are no brain MRI teach it to refuse them; they come with free packages (needs apt-get and pip).
 python "$(dirname "$0")/../tools/collect_others.py" "$out/collected" --x-rays "$data/not_brain_mri"
 tumorlens refusal "$out/final" --others "$out/collected/others" --brains "$out/collected/brains"

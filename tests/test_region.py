@@ -323,24 +323,37 @@ def test_a_stopped_training_of_the_head_ends_like_one_that_was_not(
 def test_training_ends_with_the_region_head_where_settings_ask_for_it(
     masked_manifest: Path, taught: Path, tiny_settings: TrainSettings, tmp_path: Path
 ) -> None:
-    """Stopped while the head learns and resumed, it is what `train` and then `region` make."""
+    """Stopped while the head learns, while it answers and after its export, it is what `train` and `region` make."""
     run = tmp_path / "run"
     settings = tiny_settings.model_copy(update={"region": True})
     steps: list[int] = []
 
-    def on_progress(stage: str, done: int, total: int) -> None:
-        if stage == "region":
-            steps.append(done)
+    def go_on(resume: bool, until: str) -> None:
+        wish: list[str] = []
 
-    def order(resume: bool) -> Order:
-        return Order(masked_manifest, run, settings, weights=None, resume=resume, layers=TINY)
+        def on_progress(stage: str, done: int, total: int) -> None:
+            if stage == "region":
+                steps.append(done)
+            if stage == until and done >= 3:
+                wish.append(stage)
+                if until == "simple features":
+                    raise KeyboardInterrupt  # what follows the head asks nobody
 
-    with pytest.raises(KeyboardInterrupt):
-        run_experiment(order(False), Reporter(progress=on_progress, should_stop=lambda: len(steps) == 3))
-    run_experiment(order(True), Reporter(progress=on_progress))
+        order = Order(masked_manifest, run, settings, weights=None, resume=resume, layers=TINY)
+        run_experiment(order, Reporter(progress=on_progress, should_stop=lambda: bool(wish)))
+
+    for stage in ("region", "predicting every image", "simple features"):
+        with pytest.raises(KeyboardInterrupt):
+            go_on(run.exists(), stage)
+    graph = (run / "bundle" / "model.onnx").read_bytes()
+    go_on(True, "")
     assert steps == list(range(1, len(steps) + 1))  # no step twice
+    assert (run / "bundle" / "model.onnx").read_bytes() == graph  # what was exported stays
     assert (run / "predictions.csv").read_bytes() == (taught / "predictions.csv").read_bytes()
-    assert load_card(run / "bundle").region == load_card(taught / "bundle").region
+    made, expected = load_card(run / "bundle"), load_card(taught / "bundle")
+    assert (made.region, made.temperature, made.label_sets) == (
+        expected.region, expected.temperature, expected.label_sets,
+    )  # fmt: skip
 
 
 def test_data_without_masks_do_not_cost_a_model_that_should_have_a_region_head(

@@ -33,5 +33,9 @@ class RunError(TumorlensError):
     """A run folder that is missing something, or would be overwritten."""
 
 
+class MaskError(RunError):
+    """A run whose data mark too few tumours to learn from."""
+
+
 class FetchError(TumorlensError):
     """A download that a server refused, that broke off, or that is not the file it should be."""

@@ -10,15 +10,16 @@ from tumorlens.data.manifest import read_manifest
 from tumorlens.data.predictions import read_predictions, write_predictions
 from tumorlens.data.split_record import verified_split
 from tumorlens.data.splits import VAL_SHARE, fold_names, sides_of_fold
-from tumorlens.errors import RunError, SplitError
+from tumorlens.errors import MaskError, RunError, SplitError
 from tumorlens.evaluate.evaluation import Evaluation
 from tumorlens.evaluate.model_card import PAGE
 from tumorlens.evaluate.results import evaluate_folder, tell
 from tumorlens.evaluate.run_folder import PREDICTIONS
 from tumorlens.records import CLASSES, Prediction
-from tumorlens.region import teach_region
+from tumorlens.region import is_taught, teach_region
 from tumorlens.review import review
 from tumorlens.runtime.export import export_bundle
+from tumorlens.train.accidents import said_clearly
 from tumorlens.train.order import Order, check_unseen
 from tumorlens.train.recipe import Reporter, train
 from tumorlens.train.run import CONFIG, RunPaths, check_same, describe, write_config
@@ -33,27 +34,30 @@ def run_experiment(order: Order, reporter: Reporter) -> Evaluation:
         TumorlensError: what was wrong with what was given.
         KeyboardInterrupt: stopped; resume with the same order and `resume=True`.
     """
-    if order.resume and is_complete(order.out):
+    if order.resume and (is_complete(order.out) or is_taught(order.out)):
         # Its bundle may have been taught more since: training it to its end again would lose that.
         split = verified_split(order.manifest, read_manifest(order.manifest))
         check_same(
             order.out, describe(order.manifest, order.settings, order.fold, order.weights, split, order.teachers)
         )
+        if not is_complete(order.out):
+            return _look(RunPaths(order.out), reporter)
         reporter.message(f"{order.out}: finished already, evaluating it again")
         return evaluate_folder(order.out)
     paths = train(order, reporter)
-    if not (order.settings.region and _has_region(paths.folder, reporter)):
-        reporter.message("exporting to ONNX")
-        export_bundle(paths.bundle)
+    with said_clearly("teaching the region head and exporting"):
+        if not (order.settings.region and _with_region(paths.folder, reporter)):
+            reporter.message("exporting to ONNX")
+            export_bundle(paths.bundle)
     return _look(paths, reporter)
 
 
-def _has_region(run: Path, reporter: Reporter) -> bool:
-    """Teach and export it; data without masks, of which nobody says so beforehand, do not cost the trained model."""
+def _with_region(run: Path, reporter: Reporter) -> bool:
+    """Teach a run's model the region head and export it; too few masks do not cost the trained model."""
     try:
         teach_region(run, reporter)
-    except RunError as error:
-        reporter.message(f"no region head: {error}")
+    except MaskError as error:
+        reporter.message(f"no region head: {error}; `tumorlens region {run}` adds it then")
         return False
     return True
 
@@ -124,6 +128,12 @@ def cross_validate(order: Order, reporter: Reporter, folds: Sequence[str] = ()) 
             reporter.message(f"fold {fold}")
             run_experiment(dataclasses.replace(order, out=run, fold=fold, resume=began), reporter)
     complete = [fold for fold in known if is_complete(order.out / fold_folder(fold))]
+    taught = [fold for fold in complete if is_taught(order.out / fold_folder(fold))]
+    if taught and taught != complete:
+        reporter.message(
+            f"note: pooled figures are of two kinds of model: folds {', '.join(taught)} have a region head, the others "
+            "do not. `tumorlens region` adds one; then `tumorlens evaluate`"
+        )
     pooled: list[Prediction] = []
     for fold in complete:
         run = order.out / fold_folder(fold)

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from tumorlens.config import TrainSettings
 from tumorlens.data.dataset import SliceDataset, load_dataset
 from tumorlens.data.predictions import write_predictions
-from tumorlens.errors import RunError
+from tumorlens.errors import BundleError, MaskError
 from tumorlens.evaluate.run_folder import PREDICTIONS, read_run, read_samples
 from tumorlens.model.bundle import ONNX, REGION, WEIGHTS, Region, load_card, put_file
 from tumorlens.model.region import RegionHead, middle_maps
@@ -38,7 +38,8 @@ def teach_region(run: Path, reporter: Reporter) -> Region:
         reporter: what a person sees.
 
     Raises:
-        RunError: no such run, or none of its training or validation slices has a mask.
+        RunError: no such run.
+        MaskError: none of its training or validation slices has a mask.
         BundleError: its bundle has neither weights nor a graph.
         KeyboardInterrupt: `reporter.should_stop` said so; what was learned is kept.
     """
@@ -48,7 +49,7 @@ def teach_region(run: Path, reporter: Reporter) -> Region:
     samples, root = read_samples(run)
     masked = {side: sum(item.split == side and bool(item.mask) for item in samples) for side in ("train", "val")}
     if not all(masked.values()):
-        raise RunError(
+        raise MaskError(
             f"{run}: {masked['train']} training and {masked['val']} validation slices have a mask; some of both are "
             "needed. Index images with masks"
         )
@@ -57,7 +58,7 @@ def teach_region(run: Path, reporter: Reporter) -> Region:
     )
     blank = [side for side in masked if not _marked(data.side(side))]
     if blank:
-        raise RunError(f"{run}: the masks of its {' and '.join(blank)} side are all black. Mend the masks")
+        raise MaskError(f"{run}: the masks of its {' and '.join(blank)} side are all black. Mend the masks")
     device = choose_device(settings.device)
     computer = Computer(load_network(bundle, card).to(device), device, choose_precision(settings.precision, device))
     # The same weights after a run was resumed are the same model, whatever the time on its card.
@@ -95,6 +96,15 @@ def teach_region(run: Path, reporter: Reporter) -> Region:
     kept.clear()
     reporter.message(f"region: weight {weight:.3f}, bias {bias:.3f}, threshold {region.threshold:.2f}")
     return region
+
+
+def is_taught(run: Path) -> bool:
+    """Whether a run's model, its graph and its answers have the region head: nothing is left to fit or to export."""
+    try:
+        card = load_card(run / "bundle", needs=ONNX)
+    except BundleError:
+        return False
+    return card.region is not None and not (run / PART).exists()
 
 
 def _marked(data: SliceDataset) -> bool:

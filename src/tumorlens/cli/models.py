@@ -44,7 +44,7 @@ def train_command(defaults: TrainSettings | None) -> Callable[..., int]:
         preset: str = DEFAULT_PRESET,
         settings: Annotated[TrainSettings, arg(name="")] = defaults or TrainSettings(),  # noqa: B008
     ) -> int:
-        """Train a model, export it and evaluate it.
+        """Train a model, export it and evaluate it; where tumours have masks it learns at the end where they lie.
 
         Args:
             manifest: A manifest with splits, or with folds and --fold.

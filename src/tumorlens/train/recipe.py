@@ -16,7 +16,7 @@ import tumorlens
 from tumorlens.config import FineTuneSettings, HeadSettings, TrainSettings
 from tumorlens.data.dataset import SliceDataset, load_dataset
 from tumorlens.data.predictions import write_predictions
-from tumorlens.model.bundle import WEIGHTS, Card, load_card, write_card
+from tumorlens.model.bundle import INT8, ONNX, REGION, WEIGHTS, Card, load_card, write_card
 from tumorlens.model.network import PARTS, TumorNet, freeze_before
 from tumorlens.model.weights import is_graph
 from tumorlens.records import CLASSES
@@ -75,7 +75,8 @@ def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
         order.manifest.parent,
         settings.preprocess,
         lambda done, n: reporter.progress("reading", done, n),
-        masks=("train",) if settings.finetune.uses_masks else (),
+        # Those of the validation side are for the region head: read now, a damaged one is told before the training.
+        masks=("train", "val") if settings.region else ("train",) if settings.finetune.uses_masks else (),
     )
     config = describe(order.manifest, settings, order.fold, order.weights, split, order.teachers)
     paths = open_run(order.out, config, order.resume)
@@ -305,4 +306,6 @@ def _finish(
         initial_weights=name,
         licence=licence,
     )
+    for name in (ONNX, *INT8, REGION):  # a stopped export's, of these weights with a region head
+        (paths.bundle / name).unlink(missing_ok=True)
     write_card(paths.bundle, card)

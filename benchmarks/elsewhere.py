@@ -1,10 +1,11 @@
 """The shipped model on labelled pictures from elsewhere, less those that resemble a picture of its training data.
 
-    python benchmarks/elsewhere.py MANIFEST FOLDER…
+    python benchmarks/elsewhere.py MANIFEST FOLDER… [--beside BUNDLE]
 
 MANIFEST is that of the training; FOLDERs are data sets as `tumorlens data index` reads them. Left out are pictures that
 a copy or a near copy (turned, mirrored) of is in the manifest, on any side. Patients are unknown, so intervals are by
-clusters of near copies, which makes them too narrow; labels are as the data sets have them, right or wrong.
+clusters of near copies, which makes them too narrow; labels are as the data sets have them, right or wrong. `--beside`
+answers with another model too, and tells by how much its accuracy differs, paired.
 """
 
 import argparse
@@ -36,6 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("manifest", type=Path)
     parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--beside", type=Path)
     given = parser.parse_args()
     root = given.manifest.parent
     known = thumbnails(read_manifest(given.manifest), root)
@@ -47,16 +49,26 @@ def main() -> None:
     sys.stdout.write(f"{len(samples)} pictures, {len(copied)} resemble one of the manifest, {len(kept)} are left\n")
     groups = clusters(len(kept), ((pair.first, pair.second) for pair in pairs_within(looks[rest])))
     kept = [replace(item, patient_group=f"cluster{group}") for item, group in zip(kept, groups, strict=True)]
+    bootstrap = PatientBootstrap([item.patient_group for item in kept])
+    forced = tell(REFERENCE, kept, root, bootstrap)
+    if given.beside:
+        sys.stdout.write(f"\n{given.beside}\n")
+        other = tell(given.beside, kept, root, bootstrap)
+        sys.stdout.write(f"\naccuracy, its less the shipped model's: {bootstrap.estimate(mean(other - forced))}\n")
+
+
+def tell(model: Path, kept: list[Sample], root: Path, bootstrap: PatientBootstrap) -> NDArray[np.float64]:
+    """Figures of a model; gives which answers are right, where it may refuse nothing."""
     found, forced = (
-        [item.prediction for item in answers(Predictor(REFERENCE, answer_all=way), kept, root)] for way in (False, True)
+        [item.prediction for item in answers(Predictor(model, answer_all=way), kept, root)] for way in (False, True)
     )
     refused = np.array([item.status == "refused" for item in found])
-    bootstrap = PatientBootstrap([item.patient_group for item in found])
     strange = np.array([not item.probabilities for item in found])
     for name, part in (("refused as no brain MRI", strange), ("refused as too uncertain", refused & ~strange)):
         sys.stdout.write(f"{name}: {part.sum()}, {bootstrap.estimate(mean(part.astype(float)))}\n")
     show("all of them, answered whether or not", forced)
     show("answered ones", [item for item in found if item.status == "ok"])
+    return np.array([item.predicted == item.label for item in forced], dtype=np.float64)
 
 
 def thumbnails(samples: list[Sample], root: Path) -> NDArray[np.uint8]:

@@ -196,7 +196,7 @@ def load_settings(preset: str) -> TrainSettings:
         TumorlensError: no such preset or file, or a key or value in it that is not allowed.
     """
     try:
-        return TrainSettings.model_validate(_with_base(preset, _text(preset)))
+        return TrainSettings.model_validate(_with_base(preset))
     except tomllib.TOMLDecodeError as error:
         raise TumorlensError(f"preset {preset!r} is not valid TOML ({error}); mend that line") from error
     except ValidationError as error:
@@ -222,8 +222,8 @@ def _text(preset: str) -> str:
         raise TumorlensError(f"preset {preset!r} is no text in UTF-8 ({error}); save it with that encoding") from error
 
 
-def _with_base(preset: str, text: str) -> dict[str, Any]:
-    given = tomllib.loads(text)
+def _with_base(preset: str) -> dict[str, Any]:
+    given = tomllib.loads(_text(preset))
     base = given.pop("base", None)
     if base is None:
         return given
@@ -231,7 +231,7 @@ def _with_base(preset: str, text: str) -> dict[str, Any]:
         raise TumorlensError(
             f"preset {preset!r}: base = {base!r} is not allowed: take one of {', '.join(preset_names())}"
         )
-    return _merged(_with_base(base, _text(base)), given)
+    return _merged(_with_base(base), given)
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -50,11 +50,11 @@ def main() -> None:
     groups = clusters(len(kept), ((pair.first, pair.second) for pair in pairs_within(looks[rest])))
     kept = [replace(item, patient_group=f"cluster{group}") for item, group in zip(kept, groups, strict=True)]
     bootstrap = PatientBootstrap([item.patient_group for item in kept])
-    forced = tell(REFERENCE, kept, root, bootstrap)
+    right = tell(REFERENCE, kept, root, bootstrap)
     if given.beside:
         sys.stdout.write(f"\n{given.beside}\n")
-        other = tell(given.beside, kept, root, bootstrap)
-        sys.stdout.write(f"\naccuracy, its less the shipped model's: {bootstrap.estimate(mean(other - forced))}\n")
+        more = tell(given.beside, kept, root, bootstrap) - right
+        sys.stdout.write(f"\naccuracy, its less the shipped model's: {bootstrap.estimate(mean(more))}\n")
 
 
 def tell(model: Path, kept: list[Sample], root: Path, bootstrap: PatientBootstrap) -> NDArray[np.float64]:
@@ -87,6 +87,8 @@ def show(name: str, predictions: list[Prediction]) -> None:
             sys.stdout.write(f"  {key} {table.overall[key]}\n")
     for label, figures in table.by_class.items():
         sys.stdout.write(f"  {class_title(label)}: sensitivity {figures['sensitivity']}, auc {figures['auc']}\n")
+        said = Counter(item.predicted for item in predictions if item.label == label)
+        sys.stdout.write(f"    answered {', '.join(f'{class_title(name)} {n}' for name, n in said.most_common())}\n")
 
 
 if __name__ == "__main__":

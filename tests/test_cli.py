@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,6 +147,22 @@ def test_train_refuses_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureF
     assert "no such manifest" in capsys.readouterr().err
     assert main(["train", str(tmp_path / "m.csv"), "--out", str(tmp_path / "r"), "--preset", "fancy"]) == 1
     assert "no preset 'fancy'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("options", "region"), [([], True), (["--no-region"], False), (["--preset=fast-cpu"], False)])
+def test_a_switch_of_the_preset_can_be_turned_off(
+    options: list[str], region: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch", reason="training needs the extra `train`")
+    orders: list[Any] = []
+
+    def stop(order: Any, reporter: object) -> None:
+        orders.append(order)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tumorlens.experiment.run_experiment", stop)
+    assert main(["train", str(tmp_path / "m.csv"), "--out", str(tmp_path / "r"), "--weights", "none", *options]) == 130
+    assert [order.settings.region for order in orders] == [region]
 
 
 IMPORTS = """

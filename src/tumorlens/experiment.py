@@ -71,9 +71,12 @@ def add_region(run: Path, reporter: Reporter) -> Evaluation:
     """Teach a finished run's model where tumours lie, and export, review and evaluate it again.
 
     Raises:
-        TumorlensError: no such run, its images or masks are gone, or none of its training slices has a mask.
+        TumorlensError: no such run, its images or masks are gone, none of its training slices has a mask, or memory or
+            disk came to an end; the same call goes on.
     """
-    teach_region(run, reporter)
+    again = "give the same command again: what was learned is kept"
+    with said_clearly("teaching the region head and exporting", after_memory=again, after_files=again):
+        teach_region(run, reporter)
     return _look(RunPaths(run), reporter)
 
 

@@ -163,3 +163,16 @@ def test_data_without_masks_do_not_cost_a_model_that_should_have_a_region_head(
     assert any("no region head" in text and "0 training and 0 validation slices have a mask" in text for text in said)
     card = load_card(tmp_path / "run" / "bundle", needs="model.onnx")
     assert card.region is None and "accuracy" in json.dumps(card.metrics)
+
+
+def test_memory_that_ends_in_the_region_head_is_said_in_a_sentence(
+    taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise MemoryError("no room")
+
+    run = shutil.copytree(taught, tmp_path / "run")
+    monkeypatch.setattr("tumorlens.region.fit_region", fail)
+    assert main(["region", str(run)]) == 1
+    said = capsys.readouterr().err
+    assert "memory ran out while teaching the region head" in said and "give the same command again" in said

@@ -18,11 +18,17 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def said_clearly(doing: str) -> Iterator[None]:
+def said_clearly(
+    doing: str,
+    after_memory: str = "continue with --resume, or start anew with a smaller --batch-size or smaller pictures",
+    after_files: str = "continue with --resume: the last checkpoint is kept",
+) -> Iterator[None]:
     """Turn a lack of memory, and files that cannot be written, into a sentence.
 
     Args:
         doing: what is being done, for instance "predicting every image".
+        after_memory: what to do when memory is free again.
+        after_files: what to do when files can be written again.
 
     Raises:
         TrainingError: instead of MemoryError, OSError and what PyTorch and safetensors raise for them.
@@ -33,12 +39,11 @@ def said_clearly(doing: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise TrainingError(
-            f"memory ran out while {doing} ({str(error).splitlines()[0]}). Free memory and continue with "
-            "--resume, or start anew with a smaller --batch-size or smaller pictures"
+            f"memory ran out while {doing} ({str(error).splitlines()[0]}). Free memory and {after_memory}"
         ) from error
     except (OSError, SafetensorError) as error:
         where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
         raise TrainingError(
             f"{where}a file cannot be written or read while {doing} ({error}). Free space or mend the permissions, and "
-            "continue with --resume: the last checkpoint is kept"
+            f"{after_files}"
         ) from error

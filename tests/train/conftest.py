@@ -7,11 +7,15 @@ import pytest
 from PIL import Image
 
 from tests.conftest import draw_head
-from tumorlens.config import NetworkSettings, TrainSettings
+from tumorlens.config import AugmentSettings, NetworkSettings, TrainSettings
 from tumorlens.data.index import index_folder
 from tumorlens.data.manifest import write_manifest
 from tumorlens.data.splits import split_shares
 from tumorlens.records import CLASSES
+
+STILL = AugmentSettings(
+    rotation=0, zoom=0, shift=0, mirror=0, upside_down=0, quarter_turn=0, gamma=0, contrast=0, noise=0, blur=0
+)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra `train`")
 
 from tests.conftest import TINY  # noqa: E402
+from tests.train.conftest import STILL  # noqa: E402
 from tumorlens.config import Architecture, AugmentSettings, TrainSettings  # noqa: E402
 from tumorlens.data.dataset import load_dataset  # noqa: E402
 from tumorlens.data.manifest import read_manifest  # noqa: E402
@@ -18,9 +19,6 @@ from tumorlens.train.attention import CellHeads, cell_loss, evidence_loss  # noq
 
 NONE = 2
 ALL = ("train", "val", "test")
-STILL = AugmentSettings(
-    rotation=0, zoom=0, shift=0, mirror=0, upside_down=0, quarter_turn=0, gamma=0, contrast=0, noise=0, blur=0
-)
 
 
 def square(inside: tuple[slice, slice], count: int = 1, size: int = 8) -> torch.Tensor:

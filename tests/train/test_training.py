@@ -7,6 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra `train`")
 
 from tests.conftest import TINY  # noqa: E402
+from tests.train.conftest import STILL  # noqa: E402
 from tumorlens.config import (  # noqa: E402
     AugmentSettings,
     NetworkSettings,
@@ -29,10 +30,6 @@ from tumorlens.train.recipe import Reporter, owner, train  # noqa: E402
 from tumorlens.train.run import RunPaths, open_run  # noqa: E402
 from tumorlens.train.sampling import class_weights  # noqa: E402
 from tumorlens.train.tasks import restore_shares  # noqa: E402
-
-STILL = AugmentSettings(
-    rotation=0, zoom=0, shift=0, mirror=0, upside_down=0, quarter_turn=0, gamma=0, contrast=0, noise=0, blur=0
-)
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -166,6 +166,25 @@ def test_images_without_patients_are_grouped_by_file(samples: list[Sample]) -> N
     assert len({s.patient_group for s in filled}) == len(samples) - 1
 
 
+@pytest.mark.parametrize("similar", [None, [0, 1, 1, 2, 3, 4]])
+def test_slices_of_one_volume_stay_together(similar: list[int] | None) -> None:
+    """Of three volumes, the first two share an equal slice or a near copy; no slice has a patient."""
+    base = Sample("", "glioma", "", "", "made", "", "", 64, 64)
+    slices = [("a.nii", 0), ("a.nii", 1), ("b.nii", 0), ("b.nii", 1), ("c.nii", 0), ("c.nii", 1)]
+    hashes = ["a0", "x", "x", "b1", "c0", "c1"]
+    rows = [
+        replace(base, path=path, frame=frame, sha256=digest)
+        for (path, frame), digest in zip(slices, hashes, strict=True)
+    ]
+    filled = [row.patient_group for row in fill_groups(rows, similar)]
+    first, third = ("similar:0", "similar:3") if similar else ("file:a0", "file:c0")
+    assert filled == [first] * 4 + [third] * 2
+    known = replace(base, path="mine.png", patient_id="7", patient_group="made:7", sha256="b1")
+    assert [row.patient_group for row in fill_groups([*rows, known], similar and [*similar, 9])][:5] == [
+        *["made:7"] * 4, third,
+    ]  # fmt: skip
+
+
 def test_turned_and_mirrored_copies_are_one_cluster(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     pictures = [

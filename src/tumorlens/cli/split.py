@@ -118,7 +118,9 @@ def _grouped(samples: list[Sample], root: Path, by_similarity: bool, most: int) 
         return samples
     say(f"{len(bare)} of {len(samples)} images have no patient id and no group")
     if not by_similarity:
-        say("only identical files are kept together among them; --group-by-similarity also finds near copies")
+        say(
+            "only slices of one file and identical files are kept together; --group-by-similarity finds near copies too"
+        )
         return fill_groups(samples)
     with progress_bar() as bar:
         # All of them: an image without an id may be a copy of one that has it.

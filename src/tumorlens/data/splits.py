@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from tumorlens.data.similarity import clusters
 from tumorlens.errors import SplitError
 from tumorlens.records import Sample
 
@@ -24,29 +25,50 @@ def names_patient(sample: Sample) -> bool:
 
 
 def fill_groups(samples: Sequence[Sample], similar: Sequence[int] | None = None) -> list[Sample]:
-    """Give images of unknown patients a group: a patient's where the file is one of theirs or looks like one, else its
-    similarity cluster if known, else the identical file.
+    """Give images of unknown patients a group: a patient's where the file is one of theirs or looks like one, else that
+    of its similarity cluster if known, else of the identical file. All slices of one file are one patient's.
 
     Args:
         samples: rows of a manifest; those with a patient id or a given group are returned as they are. Groups that were
             formed before for want of one are formed anew.
         similar: a cluster number for each sample, from `similarity_groups`.
     """
-    owner = {sample.sha256: sample.patient_group for sample in samples if names_patient(sample) and sample.sha256}
+    named = [names_patient(sample) for sample in samples]
+    alike_as = similar or [-1] * len(samples)
+    owner = {s.sha256: s.patient_group for s, known in zip(samples, named, strict=True) if known and s.sha256}
     alike: dict[int, str] = {}
-    for sample, cluster in zip(samples, similar or (), strict=False):
-        if names_patient(sample):
-            alike.setdefault(cluster, sample.patient_group)
-    filled = []
-    for number, sample in enumerate(samples):
-        if names_patient(sample):
-            filled.append(sample)
+    for item, cluster, known in zip(samples, alike_as, named, strict=True):
+        if known and similar:
+            alike.setdefault(cluster, item.patient_group)
+    joined = _joined(samples, alike_as, named)
+    owners: dict[int, str] = {}
+    looks: dict[int, str] = {}
+    formed: dict[int, str] = {}
+    for item, cluster, known, whole in zip(samples, alike_as, named, joined, strict=True):
+        if known:
             continue
-        formed = f"file:{sample.sha256[:16]}"
-        if similar:
-            formed = alike.get(similar[number], f"similar:{similar[number]}")
-        filled.append(dataclasses.replace(sample, patient_group=owner.get(sample.sha256, formed)))
-    return filled
+        if item.sha256 in owner:
+            owners.setdefault(whole, owner[item.sha256])
+        if cluster in alike:
+            looks.setdefault(whole, alike[cluster])
+        formed.setdefault(whole, f"similar:{cluster}" if similar else f"file:{item.sha256[:16]}")
+    groups = formed | looks | owners
+    return [
+        item if known else dataclasses.replace(item, patient_group=owner.get(item.sha256, groups[whole]))
+        for item, known, whole in zip(samples, named, joined, strict=True)
+    ]
+
+
+def _joined(samples: Sequence[Sample], similar: Sequence[int], named: Sequence[bool]) -> list[int]:
+    """A number for each sample, the same where images of unknown patients are of one file, equal or near copies."""
+    first: dict[tuple[str, str | int], int] = {}
+    links = []
+    for number, (item, cluster, known) in enumerate(zip(samples, similar, named, strict=True)):
+        keys: list[tuple[str, str | int]] = [("path", item.path), ("sha256", item.sha256)]
+        if cluster >= 0:
+            keys.append(("cluster", cluster))
+        links += [(first.setdefault(key, number), number) for key in keys if not known]
+    return clusters(len(samples), links)
 
 
 def thin_clusters(samples: Sequence[Sample], similar: Sequence[int], most: int) -> list[bool]:

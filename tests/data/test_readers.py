@@ -57,15 +57,17 @@ def test_transparent_parts_are_black(tmp_path: Path) -> None:
     assert pixels[0, 0] == 255
 
 
+@pytest.mark.parametrize("kind", ["png", "tif"])
 @pytest.mark.parametrize("way", range(1, 9))
-def test_exif_orientation_is_applied_and_can_be_undone(tmp_path: Path, way: int) -> None:
+def test_exif_orientation_is_applied_and_can_be_undone(tmp_path: Path, way: int, kind: str) -> None:
     image = Image.fromarray(GREY)
     exif = image.getexif()
     exif[0x0112] = way
-    image.save(tmp_path / "turned.png", exif=exif)
-    with Image.open(tmp_path / "turned.png") as shown:
+    image.save(tmp_path / "as_it_lies.png", exif=exif)
+    with Image.open(tmp_path / "as_it_lies.png") as shown:
         expected = np.asarray(ImageOps.exif_transpose(shown))
-    (found,) = read_slices(tmp_path / "turned.png")
+    image.save(tmp_path / f"turned.{kind}", exif=exif)
+    (found,) = read_slices(tmp_path / f"turned.{kind}")
     assert np.array_equal(found.pixels, expected)
     assert np.array_equal(turn_back(found.pixels, found.orientation), GREY)
 

@@ -90,8 +90,11 @@ def _pages(image: Image.Image, numbers: list[int], entry: Entry, check_size: Cal
 def _page(image: Image.Image, number: int, entry: Entry) -> Slice:
     # Pillow keeps the upper 8 of 16 bits, save in plain grey. Loading, which PNG does for its EXIF, empties `tile`.
     cut = not image.mode.startswith("I") and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
-    orientation = _EXIF.get(image.getexif().get(ExifTags.Base.Orientation) or 1, 0)
+    said = image.getexif().get(ExifTags.Base.Orientation) or 1
+    orientation = _EXIF.get(said, 0)
     inverted = image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
+    image.load()
+    turned = said != 1 and not image.getexif().get(ExifTags.Base.Orientation)  # Pillow does it itself for TIFF
     pixels = _grey(image)
     if cut and pixels.max() < _FEW_LEVELS:
         raise InputError(
@@ -100,7 +103,7 @@ def _page(image: Image.Image, number: int, entry: Entry) -> Slice:
         )
     if inverted:  # TIFF's MINISWHITE, which Pillow heeds in 8 bits only
         pixels = pixels.max() - pixels
-    upright = np.ascontiguousarray(turn(pixels, orientation))
+    upright = np.ascontiguousarray(pixels if turned else turn(pixels, orientation))
     return Slice(pixels=upright, source=entry.address, frame=number, orientation=orientation)
 
 

@@ -248,6 +248,8 @@ def test_figures_of_this_very_kind_of_answer() -> None:
     unsure = Prediction("x", 0, "ok", CLASSES, (0.6, 0.2, 0.1, 0.1))
     assert "too few" in own_kind(metrics, unsure)
     assert own_kind(metrics, Prediction("x", 0, "ok", CLASSES, (0.1, 0.9, 0.0, 0.0))) == ""
+    few = {**right, "low": None, "high": None}  # the same in every draw of patients, as of one alone
+    assert "right in **0.90** of 40" in own_kind({"by_confidence": {"glioma": [{**bands[1], "right": few}]}}, sure)
 
 
 def test_names_that_are_not_ours_are_shown_as_they_are() -> None:

@@ -65,6 +65,8 @@ class PatientBootstrap:
     ) -> Estimate:
         """The metric with its 95 % interval; NaN where it is undefined (for instance an AUC of one class).
 
+        A figure that is the same in every draw has no interval: the draws cannot say how far it might be off.
+
         Args:
             metric: draws in which it is NaN are left out.
             better: the figure's direction.
@@ -76,6 +78,8 @@ class PatientBootstrap:
         low, high = np.percentile(rest, [2.5, 97.5]) if rest.size and np.isfinite(value) else (np.nan, np.nan)
         if interval == "basic":
             low, high = max(0.0, min(value, 2 * value - high)), max(value, 2 * value - low)
+        if value == low == high:
+            low = high = np.nan
         return Estimate(value, float(low), float(high), self.units, len(self), better)
 
 

@@ -12,6 +12,7 @@ from tumorlens.bootstrap import PatientBootstrap, mean
 from tumorlens.data.preprocess import prepare, resize, to_square
 from tumorlens.data.readers import read_mask, read_slice
 from tumorlens.errors import RunError, TumorlensError
+from tumorlens.evaluate.kinds import estimate
 from tumorlens.explain import baselines
 from tumorlens.explain.faithfulness import faithfulness
 from tumorlens.explain.gradcam import gradcam
@@ -289,7 +290,14 @@ def _likeness(first: Float32, second: Float32) -> float:
 
 def _estimates(cases: Sequence[Case], values: Mapping[str, Sequence[float] | Column]) -> dict[str, Estimate]:
     bootstrap = PatientBootstrap([case.group for case in cases])
-    return {name: bootstrap.estimate(mean(np.array(column)), FIGURES[name][1]) for name, column in values.items()}
+    found = {}
+    for name, column in values.items():
+        metric = mean(np.array(column))
+        if name in ("peak", "near"):  # shares of slices
+            found[name] = estimate(bootstrap, "accuracy", metric)
+        else:
+            found[name] = bootstrap.estimate(metric, FIGURES[name][1])
+    return found
 
 
 def torch_methods(bundle: Path, names: Sequence[str]) -> dict[str, Draw]:

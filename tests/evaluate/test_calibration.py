@@ -84,3 +84,18 @@ def test_answers_without_a_mistake_have_no_slope() -> None:
     answers = Answers(CLASSES, np.array([0, 1, 2, 3] * 5), np.eye(4)[[0, 1, 2, 3] * 5] * 0.9 + 0.025, tuple("abcd" * 5))
     assert np.isnan(point(calibration.calibration_slope(answers), answers))
     assert np.isnan(point(calibration.class_slope(answers, 0), answers))
+
+
+def test_draws_without_a_class_have_no_slope_of_it() -> None:
+    """One of twenty patients has the class: a third of the draws lack it, and theirs would be where Newton began."""
+    rng = np.random.default_rng(1)
+    labels = np.array([1] * 9 + [0] * 171)
+    shares = softmax(rng.normal(0, 1, (180, 4)) + 0.7 * np.eye(4)[labels], axis=1)
+    answers = Answers(CLASSES, labels, shares, tuple(f"p{n // 9}" for n in range(180)))
+    draws = PatientBootstrap(answers.groups, 500)
+    slope, intercept = (
+        metric(answers, 1)(draws) for metric in (calibration.class_slope, calibration.calibration_in_the_large)
+    )
+    assert 100 < np.isnan(intercept).sum() < 250 and np.isfinite(slope[0])
+    assert np.isnan(slope[np.isnan(intercept)]).all()
+    assert np.isnan(point(calibration.class_slope(answers, 2), answers))

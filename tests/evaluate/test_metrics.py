@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics as reference
 
 from tests.evaluate.made_runs import write_run
-from tumorlens.bootstrap import PatientBootstrap, share
+from tumorlens.bootstrap import PatientBootstrap, mean, share
 from tumorlens.cli import main
 from tumorlens.data.predictions import read_predictions, write_predictions
 from tumorlens.errors import RunError
@@ -67,6 +67,13 @@ def test_every_figure_agrees_with_scikit_learn() -> None:
         assert own["specificity"].value == pytest.approx(reference.recall_score(truth != number, said != number))
         assert own["ppv"].value == pytest.approx(reference.precision_score(truth == number, said == number))
         assert own["f1"].value == pytest.approx(reference.f1_score(truth == number, said == number))
+
+
+def test_what_is_the_same_in_every_draw_has_no_interval() -> None:
+    draws = PatientBootstrap([f"p{n % 9}" for n in range(36)], 200)
+    for values in (np.zeros(36), np.full(36, 0.25), np.tile([1.0] * 9 + [0.0] * 9, 2)):
+        assert draws.estimate(mean(values)).interval == ""
+    assert draws.estimate(mean(np.arange(36) % 9)).interval != ""
 
 
 def test_intervals_resample_patients_not_slices() -> None:

@@ -232,6 +232,8 @@ def own_kind(metrics: Mapping[str, Any], prediction: Prediction) -> str:
 def _interval(estimate: Mapping[str, Any]) -> str:
     if estimate["value"] is None:
         return "–"
+    if estimate["low"] is None:  # the same in every draw
+        return f"{estimate['value']:.2f}"
     return f"{estimate['value']:.2f} ({estimate['low']:.2f} to {estimate['high']:.2f})"
 
 

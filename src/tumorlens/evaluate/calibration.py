@@ -161,7 +161,7 @@ def _crossing(values: Values, places: NDArray[np.float64]) -> Values:
 def _logistic_fit(weights: Values, x: Values, y: Values, start: tuple[float, ...]) -> tuple[Values, Values]:
     """Slopes and intercepts (b,) of weighted logistic regressions of y (m,) on x (m,), by Newton's method from `start`.
 
-    NaN without an end.
+    NaN without an end, and where y is all the same: the slope then says nothing while the intercept runs away.
     """
     slope, intercept = np.full(len(weights), start[0]), np.full(len(weights), start[1])
     step = np.full(len(weights), np.inf)
@@ -176,5 +176,6 @@ def _logistic_fit(weights: Values, x: Values, y: Values, start: tuple[float, ...
         slope = slope + step
         if not np.nanmax(np.abs(step), initial=0.0) > 1e-4:  # the next would be of its square
             break
-    ended = np.abs(step) < 1e-3
+    both = (weights @ y > 0) & (weights @ (1 - y) > 0)
+    ended = both & (np.abs(step) < 1e-3)
     return np.where(ended, slope, np.nan), np.where(ended, intercept, np.nan)

@@ -68,8 +68,6 @@ def estimate(draws: PatientBootstrap, name: str, metric: Metric, units: int | No
     if kind.proportion and found.value in (0.0, 1.0):
         low, high = wilson(found.value, units or draws.units)
         return replace(found, low=low, high=high)
-    if found.value == found.low == found.high:
-        return replace(found, low=np.nan, high=np.nan)
     return found
 
 

@@ -53,8 +53,9 @@ def _lead(evaluation: Evaluation) -> str:
     who = "that it never saw" if evaluation.main == "test" and not evaluation.leaky else "of its own data"
     text = (
         f"Of {accuracy.n_slices} slices from {accuracy.n} patient groups {who}, {accuracy.value:.1%} were answered "
-        f"right ({accuracy.low:.1%} to {accuracy.high:.1%})."
+        "right"
     )
+    text += f" ({accuracy.low:.1%} to {accuracy.high:.1%})." if accuracy.interval else "."
     types = evaluation.levels.patients.get("accuracy")
     if types is not None:
         text += f" Of {types.n} patients with a tumour, its type was right in {types.value:.1%}."

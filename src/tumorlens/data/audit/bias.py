@@ -32,7 +32,8 @@ class SourceBias:
     @property
     def tells(self) -> bool:
         """Whether the features beat chance beyond doubt."""
-        return self.balanced_accuracy.low > self.chance
+        found = self.balanced_accuracy
+        return (found.low if found.interval else found.value) > self.chance  # without one it is the same in every draw
 
 
 def source_bias(features: Float32, labels: Sequence[str], groups: Sequence[str], seed: int = 0) -> SourceBias | None:

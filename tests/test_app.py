@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, draw_head
 from tumorlens.app import words
 from tumorlens.app.learn import simulate
 from tumorlens.app.parts import MODELS_VARIABLE, model_key, models
@@ -195,6 +195,25 @@ _pictures(names, None)
     page = AppTest.from_string(script, default_timeout=30).run()
     assert not page.exception
     assert len(page.get("image")) == 5
+
+
+def test_slices_of_one_file_are_shown_each_for_itself(tmp_path: Path) -> None:
+    pages = [Image.fromarray(draw_head("glioma", patient, 1)) for patient in range(3)]
+    pages[0].save(tmp_path / "three.tif", save_all=True, append_images=pages[1:])
+    rows = [f"three.tif,glioma,,,made,,{n},64,64,,,{n}" for n in range(3)]
+    head = "path,label,patient_id,patient_group,source,mask,sha256,width,height,split,fold,frame"
+    (tmp_path / "manifest.csv").write_text("\n".join([head, *rows]))
+    script = f"""
+from pathlib import Path
+from tumorlens.app import results
+results.find_manifest = lambda folder: folder / "manifest.csv"
+results._pictures(["three.tif", "three.tif [2]"], Path({str(tmp_path)!r}))
+"""
+    page = AppTest.from_string(script, default_timeout=30).run()
+    assert not page.exception
+    shown = [item.proto.imgs[0] for item in page.get("image")]
+    assert [item.caption for item in shown] == [r"three\.tif", r"three\.tif \[2\]"]
+    assert shown[0].url != shown[1].url
 
 
 def test_results_show_tables_and_compare(monkeypatch: pytest.MonkeyPatch) -> None:

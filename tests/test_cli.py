@@ -149,6 +149,17 @@ def test_train_refuses_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureF
     assert "no preset 'fancy'" in capsys.readouterr().err
 
 
+def test_a_method_whose_library_is_missing_is_told_before_anything_is_scored(
+    tiny_run: Path, drawn_manifest: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch", reason="training needs the extra `train`")
+    monkeypatch.setitem(sys.modules, "torchcam", None)
+    monkeypatch.setattr("tumorlens.map_scores.score_maps", lambda *given: pytest.fail("scored all the same"))
+    call = ["explain", "score", str(drawn_manifest), "--model", str(tiny_run / "bundle"), "--methods", "layercam"]
+    assert main(call) == 1
+    assert "needs torchcam, which is not installed. Install the extra `explain`" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("options", "region"), [([], True), (["--no-region"], False), (["--preset=fast-cpu"], False)])
 def test_a_switch_of_the_preset_can_be_turned_off(
     options: list[str], region: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

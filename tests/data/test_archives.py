@@ -333,6 +333,19 @@ def test_links_on_disk_that_lead_in_a_circle(tmp_path: Path) -> None:
     assert len(index_folder(tmp_path / "set", tmp_path).samples) == 1
 
 
+def test_a_member_may_have_a_longer_name_than_a_file(tmp_path: Path) -> None:
+    name = "glioma_" + "s" * 250 + ".png"
+    path = put(tmp_path / "a.zip", {name: png()})
+    assert read_slices(open_member(f"{path}!{name}"))[0].pixels.max() == GREY.max()
+
+
+@pytest.mark.parametrize(
+    ("address", "name"), [("/in/scan!", "scan"), ("in/a.zip!b/", "b"), ("in/a.zip!b!", "b"), ("a!b.png", "b.png")]
+)
+def test_the_name_of_an_address_is_never_a_path(address: str, name: str) -> None:
+    assert Entry(address).name == name
+
+
 def test_struct_sizes_of_zip_headers_are_not_trusted(tmp_path: Path) -> None:
     """A directory that says it has other members than it has."""
     data = bytearray(zipped({"a.png": png(), "b.png": png()}))

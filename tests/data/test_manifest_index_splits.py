@@ -157,6 +157,18 @@ def test_sides_of_a_fold(samples: list[Sample]) -> None:
         sides_of_fold(folds, "9", 0.125, 0)
 
 
+def test_a_quotation_mark_left_open_is_a_sentence(samples: list[Sample], tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    write_manifest(samples * 20, path)
+    head, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([head, '"' + rows[0], *rows[1:]]))
+    with pytest.raises(ManifestError, match=r"m\.csv, line \d+: field larger .* quotation mark"):
+        read_manifest(path)
+    (tmp_path / "index.csv").write_text("image,label\n" + '"a.png,glioma\n' + "b.png,glioma\n" * 20000)
+    with pytest.raises(ManifestError, match=r"index\.csv, line \d+: field larger .* quotation mark"):
+        index_folder(tmp_path, tmp_path)
+
+
 def test_images_without_patients_are_grouped_by_file(samples: list[Sample]) -> None:
     bare = [
         replace(s, patient_id="", patient_group="", sha256="same" if n < 2 else s.sha256) for n, s in enumerate(samples)

@@ -1,3 +1,4 @@
+import errno
 import os
 import struct
 import zlib
@@ -11,7 +12,15 @@ from PIL import Image, ImageOps
 from tests.conftest import draw_head, real_path
 from tumorlens.data.index import index_folder
 from tumorlens.data.orientation import turn_back
-from tumorlens.data.readers import ReadOptions, Refused, find_inputs, read_slice, read_slices
+from tumorlens.data.readers import (
+    ReadOptions,
+    Refused,
+    entries_in,
+    find_inputs,
+    images_below,
+    read_slice,
+    read_slices,
+)  # fmt: skip
 from tumorlens.errors import InputError
 from tumorlens.records import Sample
 
@@ -356,3 +365,24 @@ def test_links_to_folders_are_followed_once_and_closed_folders_told(
     assert len(names) == 3 and "own/a.png" in names
     (shut,) = [item for item in names.values() if isinstance(item, Refused)]
     assert "p2: this folder cannot be opened (Permission denied)" in shut.message
+
+
+def test_a_folder_that_cannot_be_entered_is_told_of_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listed but not entered (mode 644), which the system lets root do all the same."""
+    for name in ("shut/a.png", "shut/b.png", "shut/deeper/c.png", "open/d.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(GREY).save(tmp_path / name)
+    real = Path.is_file
+
+    def is_file(path: Path) -> bool:
+        if path.parent.name == "shut":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    found = images_below(tmp_path)
+    assert [item for item in found if isinstance(item, Path)] == [tmp_path / "open" / "d.png"]
+    (refused,) = (item for item in found if isinstance(item, Refused))
+    assert refused.address == str(tmp_path / "shut") and "cannot be opened (Permission denied)" in refused.message
+    (alone,) = entries_in(tmp_path / "shut" / "a.png")
+    assert isinstance(alone, Refused) and "Check its permissions" in alone.message

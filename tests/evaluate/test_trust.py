@@ -12,6 +12,7 @@ from tumorlens.cli import main
 from tumorlens.data.predictions import read_predictions, write_predictions
 from tumorlens.errors import RunError
 from tumorlens.evaluate.answers import collect
+from tumorlens.evaluate.evaluation import evaluate_predictions
 from tumorlens.evaluate.kinds import wilson
 from tumorlens.evaluate.pairs import compare_pair, mcnemar
 from tumorlens.evaluate.selective import label_set_figures, selective_curve
@@ -76,6 +77,26 @@ def test_two_models_on_the_same_patients(tmp_path: Path, capsys: pytest.CaptureF
     folders = [str(write_run(tmp_path / name, made)) for name, made in (("a", first), ("b", second))]
     assert main(["evaluate", *folders]) == 0
     assert "McNemar" in " ".join(capsys.readouterr().out.split())
+
+
+def test_two_models_of_classes_with_other_names() -> None:
+    names = ("healthy", "tumour")
+    made = [
+        replace(item, classes=names, probabilities=(item.probabilities[2], 1 - item.probabilities[2]),
+                label="healthy" if item.label == "no_tumor" else "tumour")
+        for item in make_predictions()
+    ]  # fmt: skip
+    pair = compare_pair(collect(made), collect(made), rounds=20)
+    assert pair.patients is None and pair.differences["accuracy"].value == 0
+
+
+def test_a_side_without_an_answer_costs_no_other_side_its_figures() -> None:
+    refused = replace(make_predictions()[0], status="refused", split="val")
+    found = evaluate_predictions([*make_predictions(), refused], "mine", rounds=20)
+    assert list(found.tables) == ["test"]
+    assert any("1 of 1 slices in val are in no figure: 1 refused" in text for text in found.warnings)
+    with pytest.raises(RunError, match="no labelled, answered predictions"):
+        evaluate_predictions([refused], "mine", rounds=20)
 
 
 def test_mcnemar_of_a_worked_example() -> None:

@@ -186,7 +186,7 @@ def _pictures(names: list[str], folder: Path | None) -> bool:
     if manifest is None:
         return False
     wanted = names[:MOST_PICTURES]
-    rows = {item.path: item for item in read_manifest(manifest) if item.path in set(wanted)}
+    rows = {_told(item.path, item.frame): item for item in read_manifest(manifest)}
     shown = []
     for name in wanted:
         try:
@@ -200,6 +200,11 @@ def _pictures(names: list[str], folder: Path | None) -> bool:
     return bool(shown)
 
 
+def _told(source: str, frame: int) -> str:
+    """A slice's name: that of its file, with its number where it is not the first of several."""
+    return f"{source} [{frame}]" if frame else source
+
+
 def _slices_of(found: Evaluation, folder: Path | None, chosen: Any) -> list[dict[str, Any]]:
     """Slices of a cell, the most confident first, with their names where they are known."""
     answers = found.answers[found.main]
@@ -208,7 +213,7 @@ def _slices_of(found: Evaluation, folder: Path | None, chosen: Any) -> list[dict
         side = [item for item in read_pooled(folder)[0].predictions if (item.split or "test") == found.main]
         told = [item for item in side if item.label and item.status == "ok"]
         if len(told) == len(answers):
-            names = [item.source for item in told]
+            names = [_told(item.source, item.frame) for item in told]
     rows = [
         {"Patient group": answers.groups[n], "Probability": f"{answers.confidences[n]:.1%}", "Slice": names[n]}
         for n in sorted(np.flatnonzero(chosen), key=lambda n: -answers.confidences[n])

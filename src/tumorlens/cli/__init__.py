@@ -13,6 +13,7 @@ ABOUT = "Brain tumours in MRI slices: train, measure, predict and explain. For r
 
 #: The libraries of the extra `train`.
 FOR_TRAINING = ("torch", "monai", "safetensors", "huggingface_hub", "onnx", "onnxscript")
+FOR_EXPLAINING = ("torchcam", "captum")
 
 
 #: Every command: where it lives, and what it does. Modules are imported when their command is called, so that each
@@ -126,6 +127,11 @@ def _sentence(error: Exception, command: str) -> str | None:
 def _missing(library: str, command: str) -> str | None:
     if library == "nncf":
         return f"`{PROG} {command}` needs nncf, which is not installed: `pip install 'nncf>=3.0'`"
+    if library in FOR_EXPLAINING:
+        return (
+            f"this way to explain needs {library}, which is not installed. Install the extra `explain` "
+            "(`pip install -r requirements-dev.txt`), or ask for other methods"
+        )
     if library not in FOR_TRAINING:
         return None
     return (

@@ -145,7 +145,7 @@ def _tell_unanswered(found: Prediction) -> None:
     if found.status == "error":
         say(f"left out: {found.message}")
     elif found.status == "refused":
-        say(f"refused: {found.source}: {found.message}")
+        say(f"refused: {found.source}: {found.message}; --answer-all answers it all the same")
 
 
 def _tell_answer(found: Prediction) -> None:

@@ -62,7 +62,12 @@ def read_manifest(path: Path) -> list[Sample]:
                 f"{path}: columns missing: {', '.join(missing)}; found {reader.fieldnames}. "
                 "Make it anew with `tumorlens data index`"
             )
-        samples = [_sample(row, f"{path}, line {number}") for number, row in enumerate(reader, start=2)]
+        try:
+            samples = [_sample(row, f"{path}, line {number}") for number, row in enumerate(reader, start=2)]
+        except csv.Error as error:
+            raise ManifestError(
+                f"{path}, line {reader.line_num}: {error}. Look for a quotation mark that is not closed"
+            ) from error
     if not samples:
         raise ManifestError(f"{path}: no images in it. Index a folder that has some")
     return samples

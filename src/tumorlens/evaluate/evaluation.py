@@ -163,7 +163,10 @@ def evaluate_predictions(
     sides: dict[str, list[Prediction]] = defaultdict(list)
     for item in predictions:
         sides[item.split or "test"].append(item)
-    answers = {name: collect(sides[name]) for name in SPLITS if sides[name]}
+    usable = {name for name, rows in sides.items() if any(item.status == "ok" and item.label for item in rows)}
+    if not usable:
+        collect(predictions)  # says what is wanted
+    answers = {name: collect(sides[name]) for name in SPLITS if name in usable}
     tables = {name: tabulate(part, rounds) for name, part in answers.items()}
     main = "test" if "test" in answers else list(answers)[-1]
     pooled = {name: patient_table(part, rounds) for name, part in answers.items()}

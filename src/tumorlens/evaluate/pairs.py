@@ -70,5 +70,8 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
 
 
 def _patients(first: Answers, second: Answers) -> McNemar | None:
-    pooled: Sequence[Answers] = [pool(restrict(patient_slices(item, TUMOURS), TUMOURS)) for item in (first, second)]
-    return mcnemar(pooled[0].right, pooled[1].right) if len(pooled[0]) else None
+    slices = [patient_slices(item, TUMOURS) for item in (first, second)]
+    if not len(slices[0]):  # of classes that have other names
+        return None
+    pooled: Sequence[Answers] = [pool(restrict(item, TUMOURS)) for item in slices]
+    return mcnemar(pooled[0].right, pooled[1].right)

@@ -7,6 +7,7 @@ What libraries have is wrapped: torchcam for the family of Grad-CAM, captum for 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -41,9 +42,16 @@ class Method(ABC):
 
     name: ClassVar[str]
     cost: ClassVar[int] = 3
+    library: ClassVar[str] = ""
 
     def __init__(self, scores: Scores, block: str = "") -> None:
-        """Keep the network; `block` is where methods of feature maps look, the last one by default."""
+        """Keep the network; `block` is where methods of feature maps look, the last one by default.
+
+        Raises:
+            ModuleNotFoundError: the library that it wraps is not installed; better now than after an hour.
+        """
+        if self.library:
+            import_module(self.library)
         self.scores = scores
         self.block = scores.network.block(block) if block else _last(scores.network, 4)
 
@@ -133,6 +141,7 @@ class EigenCam(_OfActivations):
 
 
 class _OfTorchcam(Method):
+    library = "torchcam"
     extractor: ClassVar[str]
 
     def _maps(self, images: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
@@ -177,6 +186,8 @@ class ScoreCam(_OfTorchcam):
 
 
 class _OfCaptum(Method):
+    library = "captum"
+
     def _maps(self, images: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         found = [
             self._attribute(image.unsqueeze(0), number) for image, number in zip(images, chosen.tolist(), strict=True)

@@ -118,7 +118,7 @@ class Predictor:
             return ""
         return (
             f"not a brain MRI, as far as this model can tell: its score is {score:.1f}, brain slices lie below "
-            f"{self.card.refusal.threshold:.1f}. Give a slice of the head, or answer it all the same with --answer-all"
+            f"{self.card.refusal.threshold:.1f}. Give a slice of the head"
         )
 
     def _contradicted(self, probabilities: tuple[float, ...], region: Float32 | None) -> str:

@@ -197,7 +197,11 @@ def is_known(entry: Entry) -> bool:
 
 def entries_in(path: Path) -> Iterator[Entry | Refused]:
     """Every file that can be read below a folder or in an archive, archives opened, in natural order; else the file."""
-    for file in images_below(path) if path.is_dir() else [path]:
+    try:
+        files = images_below(path) if path.is_dir() else [path]
+    except OSError:  # in a folder that cannot be entered: what finds the file says so
+        files = [path]
+    for file in files:
         if isinstance(file, Refused):
             yield file
             continue
@@ -236,7 +240,14 @@ def images_below(folder: Path) -> list[Path | Refused]:
             waiting += [Path(top, name) for name in folders if Path(top, name).is_symlink()]
             for name in names:
                 path = Path(top, name)
-                if path.is_file() and not name.startswith("._") and is_known(Entry(str(path))):
+                try:
+                    wanted = path.is_file() and not name.startswith("._") and is_known(Entry(str(path)))
+                except OSError as error:  # a folder that may be listed but not entered
+                    error.filename = top
+                    shut(error)
+                    folders.clear()
+                    break
+                if wanted:
                     found.append((path, path))
     found.sort(key=lambda item: [natural(part) for part in item[0].relative_to(folder).parts])
     return [item for _, item in found]

@@ -4,6 +4,7 @@ Nothing is extracted to a path that an archive names: members are read into memo
 without a name. What an archive claims of itself is checked before it is read, and again while it is.
 """
 
+import errno
 import io
 import re
 import stat
@@ -155,8 +156,12 @@ def split_address(address: str) -> tuple[Path, str]:
     # The longest part that is a file: names on disk may have the separator in them.
     end = len(address)
     while end > 0:
-        if Path(address[:end]).is_file():
-            return Path(address[:end]), address[end + 1 :]
+        try:
+            if Path(address[:end]).is_file():
+                return Path(address[:end]), address[end + 1 :]
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:  # members of archives may have longer names than files
+                raise InputError(f"{address}: cannot be opened ({error.strerror}). Check its permissions") from error
         end = address.rfind(SEPARATOR, 0, end)
     raise InputError(f"{address}: no such file. Check the path")
 

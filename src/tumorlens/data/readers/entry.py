@@ -25,7 +25,9 @@ class Entry:
     @property
     def name(self) -> str:
         """The last part of the address, for messages."""
-        return self.address.replace("\\", "/").rpartition(SEPARATOR)[2].rpartition("/")[2] or self.address
+        address = self.address.replace("\\", "/")
+        name = address.rstrip(f"/{SEPARATOR}").rpartition(SEPARATOR)[2].rpartition("/")[2]
+        return name or address
 
     @property
     def suffix(self) -> str:

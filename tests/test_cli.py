@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from PIL import Image
 from tests.conftest import draw_head, real_path
 from tests.evaluate.made_runs import make_predictions
 from tumorlens.cli import main
+from tumorlens.cli.sides import samples_of
+from tumorlens.data.manifest import read_manifest, write_manifest
 from tumorlens.data.predictions import write_predictions
 from tumorlens.pipeline import MapFolder
 from tumorlens.records import CLASSES
@@ -158,6 +161,20 @@ def test_a_method_whose_library_is_missing_is_told_before_anything_is_scored(
     call = ["explain", "score", str(drawn_manifest), "--model", str(tiny_run / "bundle"), "--methods", "layercam"]
     assert main(call) == 1
     assert "needs torchcam, which is not installed. Install the extra `explain`" in capsys.readouterr().err
+
+
+def test_maps_are_not_scored_on_patients_that_the_model_learned_from(
+    tiny_run: Path, drawn_manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With its own sides the small model is measured; with the sides of another split it is not."""
+    assert {item.split for item in samples_of(drawn_manifest, None, tiny_run / "bundle")} == {"train", "val", "test"}
+    swapped = {"train": "test", "val": "train", "test": "val"}
+    rows = [replace(item, split=swapped[item.split]) for item in read_manifest(drawn_manifest)]
+    write_manifest(rows, tmp_path / "other.csv")
+    groups = len({item.patient_group for item in rows if item.split == "test"})
+    assert main(["explain", "score", str(tmp_path / "other.csv"), "--model", str(tiny_run / "bundle")]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"has learned from {groups} of the {groups} patients of the test side" in said and "Give --fold" in said
 
 
 @pytest.mark.parametrize(("options", "region"), [([], True), (["--no-region"], False), (["--preset=fast-cpu"], False)])

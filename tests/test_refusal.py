@@ -133,6 +133,11 @@ def test_a_refusal_is_a_row_and_no_failure(taught: Path, tmp_path: Path, capsys:
     assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["head.npy", "head.png"]
 
 
+def test_a_taught_model_refuses_what_is_too_uncertain(taught: Path, tiny_run: Path) -> None:
+    assert load_card(taught / "bundle").least_confidence == 0.5
+    assert load_card(tiny_run / "bundle").least_confidence == 0.0
+
+
 def test_too_uncertain_is_another_verdict(tiny_run: Path, tmp_path: Path) -> None:
     from tumorlens.model.bundle import write_card
 

@@ -21,8 +21,6 @@ from tumorlens.model.bundle import INT8, ONNX, Card, load_card, write_card
 
 REFERENCE = Path(__file__).parent.parent / "src" / "tumorlens" / "reference"
 NAME = "tumorlens-reference-4.1"
-#: Without tuning: no class is more probable than all others together.
-LEAST_CONFIDENCE = 0.5
 LICENCE = "Non-commercial use only (LICENSE beside the model)"
 WEIGHTS = "ResNet-50, ImageNet-1k, permute-quantize-finetune `resnet50_large` (decompressed)"
 ORIGINAL = "https://github.com/uber-research/permute-quantize-finetune"
@@ -48,7 +46,6 @@ def main(run: Path, crossval: Path, licence: Path) -> None:
                 "figures_of": FOLDS,
                 **{key: trained.metrics[key] for key in ("by_confidence", "by_confidence_of")},
             },
-            "least_confidence": LEAST_CONFIDENCE,
         }
     )
     write_card(REFERENCE, card)  # refusal.safetensors stays with the weights, which do not ship

@@ -24,6 +24,7 @@ from tumorlens.train.refusal import PEEL, fit_gate, peel, pooled_features
 
 Progress = Callable[[str, int, int], None]
 THRESHOLD = 0.0  # log odds
+LEAST_CONFIDENCE = 0.5  # without tuning: no class is more probable than all others together
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class RefusalFigures:
 
 
 def teach_refusal(run: Path, others: Path, progress: Progress, brains: Path | None = None) -> RefusalFigures:
-    """Fit the gate on a run's training slices against other pictures, and put it into the run's bundle.
+    """Fit the gate on a run's training slices against other pictures, and put it into the run's bundle, which from then
+    on refuses answers below `LEAST_CONFIDENCE` too.
 
     A third of the slices count as they are, a third moved and re-lit (`train.refusal.VIEWS`), and a third peeled, for
     brains that come without a skull.
@@ -101,7 +103,8 @@ def teach_refusal(run: Path, others: Path, progress: Progress, brains: Path | No
         threshold=THRESHOLD, fitted_on=f"{len(train)} brain slices, {n_others} others of {len(kinds)} kinds"
     )
     put_file(run / "bundle", card, GATE, made)  # the card speaks of it when the graph has it
-    export_bundle(run / "bundle", card=card.model_copy(update={"refusal": refusal}))
+    told = {"refusal": refusal, "least_confidence": LEAST_CONFIDENCE}
+    export_bundle(run / "bundle", card=card.model_copy(update=told))
     return RefusalFigures(by_source, found, foreign, side)
 
 

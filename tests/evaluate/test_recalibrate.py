@@ -1,3 +1,4 @@
+import errno
 import json
 import shutil
 from dataclasses import replace
@@ -71,7 +72,7 @@ def test_a_fold_that_was_corrected_counts_as_it_was() -> None:
     assert again.factor == pytest.approx(plain.factor, rel=1e-3)
 
 
-def test_a_bundle_is_corrected_once(tiny_run: Path, tmp_path: Path) -> None:
+def test_a_bundle_is_corrected_once(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who calibrates again, say after another fold, corrects the bundle's own temperature, not the corrected one."""
     for number, (run, scale) in enumerate(zip(folds(1.5), (0.5, 1.0, 3.0), strict=True)):
         folder = write_run(tmp_path / "cv" / f"fold{number}", list(run.tested), fold=str(number))
@@ -81,6 +82,14 @@ def test_a_bundle_is_corrected_once(tiny_run: Path, tmp_path: Path) -> None:
     items = [replace(item, split="val") for item in read_predictions(own / "predictions.csv") if item.split == "val"]
     write_predictions(items, own / "predictions.csv", CLASSES)
     before = load_card(own / "bundle")
+
+    def full(*given: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:  # the answers first: a full disk leaves a card that says what they say
+        patch.setattr("tumorlens.data.predictions.write_predictions", full)
+        assert main(["calibrate", str(tmp_path / "cv"), "--bundle", str(own / "bundle")]) == 1
+    assert load_card(own / "bundle") == before
     found = []
     for _ in range(2):
         assert main(["calibrate", str(tmp_path / "cv"), "--bundle", str(own / "bundle")]) == 0

@@ -20,8 +20,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 @contextmanager
 def said_clearly(
     doing: str,
-    after_memory: str = "continue with --resume, or start anew with a smaller --batch-size or smaller pictures",
-    after_files: str = "continue with --resume: the last checkpoint is kept",
+    after_memory: str = "continue (`train`: with --resume), or start anew with a smaller --batch-size or pictures",
+    after_files: str = "continue (`train`: with --resume): the last checkpoint is kept",
 ) -> Iterator[None]:
     """Turn a lack of memory, and files that cannot be written, into a sentence.
 

@@ -75,7 +75,7 @@ def save_checkpoint(
         kept = "the last one is still there" if path.is_file() else "there was none before"
         raise CheckpointError(
             f"{path}: the checkpoint cannot be written ({error}); {kept}. Free space or mend the folder's permissions, "
-            "then continue with --resume"
+            "then continue (`train`: with --resume)"
         ) from error
 
 

@@ -122,7 +122,7 @@ def _step(task: Task, optimizer: torch.optim.Optimizer, epoch: int, step: int, r
             raise
         raise TrainingError(
             f"memory ran out in epoch {epoch + 1}, step {step + 1} ({str(error).splitlines()[0]}). Take a smaller "
-            "--batch-size or smaller pictures, or free memory and continue with --resume"
+            "--batch-size or smaller pictures, or free memory and continue (`train`: with --resume)"
         ) from error
     task.updated(epoch, step)
     return value

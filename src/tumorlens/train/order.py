@@ -110,7 +110,7 @@ def notes(order: Order) -> Iterator[str]:
     if last != size:
         yield (
             f"training ends with pictures of {last} pixels, but the model will be used at {size}, where it is worse. "
-            f"Let the last of --finetune.stages have size {size}, or take --preprocess.size {last}"
+            f"Give --finetune.stages.{len(settings.finetune.stages) - 1}.size {size}, or --preprocess.size {last}"
         )
     if order.weights is None or not (order.weights.parent / CARD).is_file():
         return

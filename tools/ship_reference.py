@@ -17,7 +17,7 @@ from tumorlens.evaluate.evaluation import evaluate_run
 from tumorlens.evaluate.model_card import PAGE, write_model_card
 from tumorlens.evaluate.results import card_metrics
 from tumorlens.evaluate.run_folder import read_folds
-from tumorlens.model.bundle import INT8, ONNX, Card, load_card, write_card
+from tumorlens.model.bundle import INT8, LEAST_CONFIDENCE, ONNX, Card, load_card, write_card
 
 REFERENCE = Path(__file__).parent.parent / "src" / "tumorlens" / "reference"
 NAME = "tumorlens-reference-4.1"
@@ -46,6 +46,7 @@ def main(run: Path, crossval: Path, licence: Path) -> None:
                 "figures_of": FOLDS,
                 **{key: trained.metrics[key] for key in ("by_confidence", "by_confidence_of")},
             },
+            "least_confidence": LEAST_CONFIDENCE,  # a run of before 0.3 may have been taught without
         }
     )
     write_card(REFERENCE, card)  # refusal.safetensors stays with the weights, which do not ship

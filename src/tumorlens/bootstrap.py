@@ -78,7 +78,7 @@ class PatientBootstrap:
         low, high = np.percentile(rest, [2.5, 97.5]) if rest.size and np.isfinite(value) else (np.nan, np.nan)
         if interval == "basic":
             low, high = max(0.0, min(value, 2 * value - high)), max(value, 2 * value - low)
-        if value == low == high:
+        if np.allclose([low, high], value, rtol=0, atol=1e-12):  # sums differ in the last digits
             low = high = np.nan
         return Estimate(value, float(low), float(high), self.units, len(self), better)
 

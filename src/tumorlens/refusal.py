@@ -15,7 +15,7 @@ from tumorlens.data.preprocess import prepare
 from tumorlens.data.readers import Refused, find_inputs, read_slices
 from tumorlens.errors import InputError, RunError
 from tumorlens.evaluate.run_folder import read_samples
-from tumorlens.model.bundle import GATE, Refusal, load_card, put_file
+from tumorlens.model.bundle import GATE, LEAST_CONFIDENCE, Refusal, load_card, put_file
 from tumorlens.model.network import TumorNet
 from tumorlens.records import Slice
 from tumorlens.runtime.export import export_bundle, load_network
@@ -24,7 +24,6 @@ from tumorlens.train.refusal import PEEL, fit_gate, peel, pooled_features
 
 Progress = Callable[[str, int, int], None]
 THRESHOLD = 0.0  # log odds
-LEAST_CONFIDENCE = 0.5  # without tuning: no class is more probable than all others together
 
 
 @dataclass(frozen=True)

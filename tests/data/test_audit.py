@@ -165,7 +165,7 @@ def test_patients_and_masks_come_back(kaggle_like: Path, figshare_manifest: Path
         ["data", "audit", str(manifest), "--against", str(figshare_manifest), "--recover", str(tmp_path / "back")]
     )
     assert code == 1
-    told = json.loads((tmp_path / "kaggle.audit" / "audit.json").read_text())
+    told = json.loads((tmp_path / "kaggle.audit" / "audit.json").read_text(), parse_constant=pytest.fail)
     summaries = {item["check"]: item["summary"] for item in told["findings"]}
     assert summaries["shared between sides"].startswith("8 of 8 test images share")
     page = (tmp_path / "kaggle.audit" / "audit.html").read_text()

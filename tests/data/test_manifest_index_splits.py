@@ -191,6 +191,10 @@ def test_slices_of_one_volume_stay_together(similar: list[int] | None) -> None:
     filled = [row.patient_group for row in fill_groups(rows, similar)]
     first, third = ("similar:0", "similar:3") if similar else ("file:a0", "file:c0")
     assert filled == [first] * 4 + [third] * 2
+    named = [*rows[:1], replace(rows[1], patient_id="8", patient_group="made:8"), *rows[2:4]]
+    assert {row.patient_group for row in fill_groups(named, similar and similar[:4])} <= {"made:8"}
+    unhashed = [replace(row, path=row.path + str(row.frame), sha256="") for row in rows]
+    assert len({row.patient_group for row in fill_groups(unhashed, [0, 1, 2, 3, 4, 5])}) == 6
     known = replace(base, path="mine.png", patient_id="7", patient_group="made:7", sha256="b1")
     assert [row.patient_group for row in fill_groups([*rows, known], similar and [*similar, 9])][:5] == [
         *["made:7"] * 4, third,

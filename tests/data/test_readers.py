@@ -372,14 +372,14 @@ def test_a_folder_that_cannot_be_entered_is_told_of_once(tmp_path: Path, monkeyp
     for name in ("shut/a.png", "shut/b.png", "shut/deeper/c.png", "open/d.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(GREY).save(tmp_path / name)
-    real = Path.is_file
+    real = Path.stat
 
-    def is_file(path: Path) -> bool:
+    def stat(path: Path, **options: Any) -> os.stat_result:
         if path.parent.name == "shut":
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return real(path)
+        return real(path, **options)
 
-    monkeypatch.setattr(Path, "is_file", is_file)
+    monkeypatch.setattr(Path, "stat", stat)  # is_file, is_dir and is_symlink ask it
     found = images_below(tmp_path)
     assert [item for item in found if isinstance(item, Path)] == [tmp_path / "open" / "d.png"]
     (refused,) = (item for item in found if isinstance(item, Refused))

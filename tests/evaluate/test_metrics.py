@@ -71,7 +71,7 @@ def test_every_figure_agrees_with_scikit_learn() -> None:
 
 def test_what_is_the_same_in_every_draw_has_no_interval() -> None:
     draws = PatientBootstrap([f"p{n % 9}" for n in range(36)], 200)
-    for values in (np.zeros(36), np.full(36, 0.25), np.tile([1.0] * 9 + [0.0] * 9, 2)):
+    for values in (np.zeros(36), np.full(36, 0.1), np.full(36, 1 / 3), np.tile([1.0] * 9 + [0.0] * 9, 2)):
         assert draws.estimate(mean(values)).interval == ""
     assert draws.estimate(mean(np.arange(36) % 9)).interval != ""
 

@@ -163,7 +163,7 @@ def _bundle_in(folder: Path) -> Path:
 
 
 def refusal(run: Positional[Path], /, others: Path, brains: Path | None = None) -> int:
-    """Teach a trained model to refuse what is no brain MRI; its bundle is exported again.
+    """Teach a trained model to refuse what is no brain MRI, and answers below a confidence of 0.5; exports it again.
 
     Args:
         run: A run folder made by train, whose pictures are still there.

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tumorlens.data.manifest import read_manifest
-from tumorlens.data.splits import VAL_SHARE, sides_of_fold
+from tumorlens.data.splits import VAL_SHARE, fold_names, sides_of_fold
 from tumorlens.errors import RunError
 from tumorlens.evaluate.patients import is_patient
 from tumorlens.evaluate.run_folder import PREDICTIONS, read_run
@@ -25,8 +25,10 @@ def samples_of(manifest: Path, fold: str | None, bundle: Path) -> list[Sample]:
     tested = {item.patient_group for item in samples if item.split == "test" and is_patient(item.patient_group)}
     known = {item.patient_group for item in run.predictions if item.split in ("train", "val")} if run else set()
     if tested & known:
+        known_fold = run is not None and run.fold in fold_names(samples)
+        advice = f"Give --fold {run.fold}" if run and known_fold else "Give the manifest of its training"
         raise RunError(
             f"{bundle.parent} has learned from {len(tested & known)} of the {len(tested)} patients of the test side, "
-            f"for instance {min(tested & known)}. Give --fold the fold that the run was tested on (config.json has it)"
+            f"for instance {min(tested & known)}. {advice}"
         )
     return samples

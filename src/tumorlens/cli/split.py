@@ -7,7 +7,7 @@ from tyro.conf import Positional
 from tumorlens.cli.data import class_counts
 from tumorlens.cli.terminal import progress_bar, say
 from tumorlens.data.manifest import read_manifest
-from tumorlens.data.similarity import similarity_groups
+from tumorlens.data.similarity import COPY, NEAR, similarity_groups
 from tumorlens.data.split_record import SplitPlan, record_path, side_name, write_split
 from tumorlens.data.splits import (
     fill_groups,
@@ -122,10 +122,14 @@ def _grouped(samples: list[Sample], root: Path, by_similarity: bool, most: int) 
             "only slices of one file and identical files are kept together; --group-by-similarity finds near copies too"
         )
         return fill_groups(samples)
+    # Slices of one file are together anyhow. Between files of many slices copies alone count: one chance likeness among
+    # thousands of slices would join two volumes, and the next two, to one group.
+    near = COPY if len({samples[number].path for number in bare}) < len(bare) else NEAR
     with progress_bar() as bar:
         # All of them: an image without an id may be a copy of one that has it.
-        similar = similarity_groups(samples, root, on_progress=lambda done, n: bar.update("comparing", done, n))
-    say(f"grouped into {len({similar[number] for number in bare})} clusters of near copies")
+        similar = similarity_groups(samples, root, near, lambda done, n: bar.update("comparing", done, n))
+    kind = "copies" if near == COPY else "near copies"
+    say(f"{len({similar[number] for number in bare})} clusters of {kind} among them")
     if most:
         keep = thin_clusters(samples, similar, most)
         say(f"left out {keep.count(False)} near copies beyond {most} a cluster")

@@ -41,14 +41,15 @@ def fill_groups(samples: Sequence[Sample], similar: Sequence[int] | None = None)
         if known and similar:
             alike.setdefault(cluster, item.patient_group)
     joined = _joined(samples, alike_as, named)
+    whose = {s.path: s.patient_group for s, known in zip(samples, named, strict=True) if known}
     owners: dict[int, str] = {}
     looks: dict[int, str] = {}
     formed: dict[int, str] = {}
     for item, cluster, known, whole in zip(samples, alike_as, named, joined, strict=True):
         if known:
             continue
-        if item.sha256 in owner:
-            owners.setdefault(whole, owner[item.sha256])
+        if item.sha256 in owner or item.path in whose:
+            owners.setdefault(whole, owner.get(item.sha256) or whose[item.path])
         if cluster in alike:
             looks.setdefault(whole, alike[cluster])
         formed.setdefault(whole, f"similar:{cluster}" if similar else f"file:{item.sha256[:16]}")
@@ -64,10 +65,8 @@ def _joined(samples: Sequence[Sample], similar: Sequence[int], named: Sequence[b
     first: dict[tuple[str, str | int], int] = {}
     links = []
     for number, (item, cluster, known) in enumerate(zip(samples, similar, named, strict=True)):
-        keys: list[tuple[str, str | int]] = [("path", item.path), ("sha256", item.sha256)]
-        if cluster >= 0:
-            keys.append(("cluster", cluster))
-        links += [(first.setdefault(key, number), number) for key in keys if not known]
+        keys: list[tuple[str, str | int]] = [("path", item.path), ("sha256", item.sha256), ("cluster", cluster)]
+        links += [(first.setdefault(key, number), number) for key in keys if not known and key[1] not in ("", -1)]
     return clusters(len(samples), links)
 
 

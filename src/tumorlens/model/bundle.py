@@ -28,6 +28,7 @@ GATE = "refusal.safetensors"
 REGION = "region.safetensors"
 REGION_MAP = "region"  # the graph's output that says where a tumour may lie
 STRANGENESS = "strangeness"  # the graph's output that tells brain MRI from other pictures
+LEAST_CONFIDENCE = 0.5  # of a model that refuses, without tuning: no class is more probable than all others together
 SCHEMA_VERSION = 6
 # 1 knew no architecture but the plain one, 2 no label sets and refusals, 3 no regions, 4 no 8-bit graph, 5 no
 # temperature_factor.

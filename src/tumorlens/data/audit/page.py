@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import io
 import json
+import math
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -71,7 +72,10 @@ def _as_json(audit: Audit, name: str) -> dict[str, Any]:
             for f in audit.findings
         ],
         "source_bias": bias and {
-            "balanced_accuracy": dataclasses.asdict(bias.balanced_accuracy),
+            "balanced_accuracy": {
+                key: None if isinstance(value, float) and math.isnan(value) else value  # perfect: no interval
+                for key, value in dataclasses.asdict(bias.balanced_accuracy).items()
+            },
             "chance": bias.chance,
             "importance": dict(bias.importance),
         },

@@ -198,10 +198,10 @@ def is_known(entry: Entry) -> bool:
 def entries_in(path: Path) -> Iterator[Entry | Refused]:
     """Every file that can be read below a folder or in an archive, archives opened, in natural order; else the file."""
     try:
-        files = images_below(path) if path.is_dir() else [path]
+        folder = path.is_dir()
     except OSError:  # in a folder that cannot be entered: what finds the file says so
-        files = [path]
-    for file in files:
+        folder = False
+    for file in images_below(path) if folder else [path]:
         if isinstance(file, Refused):
             yield file
             continue
@@ -237,18 +237,16 @@ def images_below(folder: Path) -> list[Path | Refused]:
                 folders.clear()
                 continue
             seen.add(real)
-            waiting += [Path(top, name) for name in folders if Path(top, name).is_symlink()]
-            for name in names:
-                path = Path(top, name)
-                try:
-                    wanted = path.is_file() and not name.startswith("._") and is_known(Entry(str(path)))
-                except OSError as error:  # a folder that may be listed but not entered
-                    error.filename = top
-                    shut(error)
-                    folders.clear()
-                    break
-                if wanted:
-                    found.append((path, path))
+            try:
+                waiting += [Path(top, name) for name in folders if Path(top, name).is_symlink()]
+                for name in names:
+                    path = Path(top, name)
+                    if path.is_file() and not name.startswith("._") and is_known(Entry(str(path))):
+                        found.append((path, path))
+            except OSError as error:  # a folder that may be listed but not entered
+                error.filename = top
+                shut(error)
+                folders.clear()
     found.sort(key=lambda item: [natural(part) for part in item[0].relative_to(folder).parts])
     return [item for _, item in found]
 

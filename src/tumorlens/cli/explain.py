@@ -190,9 +190,9 @@ def score(
     from tumorlens.cli.sides import samples_of
     from tumorlens.cli.tables import show_grids
     from tumorlens.evaluate.tables import Grid
-    from tumorlens.evaluate.values import estimates_json
     from tumorlens.map_scores import FIGURES, graph_methods, score_maps, torch_methods
     from tumorlens.runtime.predictor import Predictor
+    from tumorlens.values import estimates_json
 
     samples = samples_of(manifest, fold, model)
     samples = [item for item in samples if not source or item.source == source]
@@ -249,11 +249,11 @@ def sanity(
     from tumorlens.cli.sides import samples_of
     from tumorlens.cli.tables import show_grids
     from tumorlens.evaluate.tables import Grid
-    from tumorlens.evaluate.values import estimates_json
     from tumorlens.map_agreement import agreement
     from tumorlens.map_sanity import cascade
     from tumorlens.map_scores import cases_of
     from tumorlens.runtime.predictor import Predictor
+    from tumorlens.values import estimates_json
 
     samples = [item for item in samples_of(manifest, fold, model) if not source or item.source == source]
     predictor = Predictor(model, answer_all=True)

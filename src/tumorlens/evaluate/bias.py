@@ -10,8 +10,8 @@ from tumorlens.evaluate.answers import TUMOURS, Answers, collect, restrict
 from tumorlens.evaluate.kinds import estimate
 from tumorlens.evaluate.metrics import balanced_accuracy
 from tumorlens.evaluate.sources import LEAST_GROUPS, none_measures
-from tumorlens.evaluate.values import plain
 from tumorlens.records import Estimate, Prediction
+from tumorlens.values import plain
 
 #: What a forest on simple features says of the tested slices; in the form of predictions.csv.
 SIMPLE = "simple_features.csv"

@@ -6,7 +6,7 @@ from typing import Any
 from tumorlens.bootstrap import ROUNDS, PatientBootstrap, share
 from tumorlens.evaluate.answers import Answers
 from tumorlens.evaluate.kinds import estimate
-from tumorlens.evaluate.values import plain
+from tumorlens.values import plain
 
 #: Bands of confidence; a probability of the upper end belongs to the band.
 EDGES = (0.5, 0.8, 0.95, 0.99, 1.0)

@@ -20,8 +20,8 @@ from tumorlens.evaluate.patients import is_patient, patient_figures, patient_tab
 from tumorlens.evaluate.run_folder import read_pooled
 from tumorlens.evaluate.sources import Levels, SourceFigures, figures_by_source
 from tumorlens.evaluate.trust import Trust, trust_of
-from tumorlens.evaluate.values import estimates_json
 from tumorlens.records import Estimate, Prediction
+from tumorlens.values import estimates_json
 
 SPLITS = ("train", "val", "test")
 LEAKY = "SPLIT BY SLICE"

@@ -24,10 +24,10 @@ from tumorlens.evaluate.kinds import estimate
 from tumorlens.evaluate.leaks import between_folds
 from tumorlens.evaluate.run_folder import Run
 from tumorlens.evaluate.selective import LabelSetFigures, label_set_figures
-from tumorlens.evaluate.values import estimates_json, plain
 from tumorlens.model.label_sets import LabelSets, fit_label_sets, label_set
 from tumorlens.model.temperature import fit_temperature
 from tumorlens.records import Estimate, Prediction
+from tumorlens.values import estimates_json, plain
 
 #: How probabilities are made from logits.
 AS_TRAINED, TEMPERATURE, VECTOR = "each fold’s own temperature", "one temperature", "vector scaling"

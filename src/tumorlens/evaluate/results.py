@@ -11,8 +11,8 @@ from tumorlens.evaluate.kinds import INTERVALS
 from tumorlens.evaluate.model_card import PAGE, write_model_card
 from tumorlens.evaluate.report import write_report
 from tumorlens.evaluate.run_folder import run_around
-from tumorlens.evaluate.values import estimates_json
 from tumorlens.model.bundle import load_card, write_card
+from tumorlens.values import estimates_json
 
 
 def evaluate_folder(folder: Path) -> Evaluation:

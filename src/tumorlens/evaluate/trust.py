@@ -8,7 +8,7 @@ from tumorlens.evaluate.answers import Answers
 from tumorlens.evaluate.calibration import ReliabilityBin, reliability
 from tumorlens.evaluate.selective import LabelSetFigures, SelectivePoint, label_set_figures, selective_curve
 from tumorlens.evaluate.subgroups import Subgroup, subgroups
-from tumorlens.evaluate.values import plain
+from tumorlens.values import plain
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ import csv
 import dataclasses
 import io
 import json
-import math
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -18,6 +17,7 @@ from tumorlens.data.audit.findings import Audit, Finding, Match, class_table, si
 from tumorlens.data.preprocess import resize
 from tumorlens.data.readers import read_slice
 from tumorlens.records import Sample, class_title
+from tumorlens.values import plain
 
 SCHEMA = 1
 SHOWN = 8  # pairs a finding
@@ -72,10 +72,7 @@ def _as_json(audit: Audit, name: str) -> dict[str, Any]:
             for f in audit.findings
         ],
         "source_bias": bias and {
-            "balanced_accuracy": {
-                key: None if isinstance(value, float) and math.isnan(value) else value  # perfect: no interval
-                for key, value in dataclasses.asdict(bias.balanced_accuracy).items()
-            },
+            "balanced_accuracy": plain(dataclasses.asdict(bias.balanced_accuracy)),
             "chance": bias.chance,
             "importance": dict(bias.importance),
         },

@@ -125,7 +125,7 @@ def test_a_refusal_is_a_row_and_no_failure(taught: Path, tmp_path: Path, capsys:
     call = ["predict", str(tmp_path / "noise.png"), str(tmp_path / "head.png"), "--model", str(taught / "bundle")]
     assert main([*call, "--out", str(tmp_path / "a.csv"), "--heatmaps", str(tmp_path / "maps")]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "1 answered, 1 refused, 0 could not be read" in shown
+    assert "1 answered, 1 refused, 0 could not be read" in shown and shown.count("--answer-all") == 1
     with (tmp_path / "a.csv").open(newline="") as file:
         first, second = csv.DictReader(file)
     assert (first["status"], first["predicted"], first["p_glioma"]) == ("refused", "", "")

@@ -178,29 +178,6 @@ def test_images_without_patients_are_grouped_by_file(samples: list[Sample]) -> N
     assert len({s.patient_group for s in filled}) == len(samples) - 1
 
 
-@pytest.mark.parametrize("similar", [None, [0, 1, 1, 2, 3, 4]])
-def test_slices_of_one_volume_stay_together(similar: list[int] | None) -> None:
-    """Of three volumes, the first two share an equal slice or a near copy; no slice has a patient."""
-    base = Sample("", "glioma", "", "", "made", "", "", 64, 64)
-    slices = [("a.nii", 0), ("a.nii", 1), ("b.nii", 0), ("b.nii", 1), ("c.nii", 0), ("c.nii", 1)]
-    hashes = ["a0", "x", "x", "b1", "c0", "c1"]
-    rows = [
-        replace(base, path=path, frame=frame, sha256=digest)
-        for (path, frame), digest in zip(slices, hashes, strict=True)
-    ]
-    filled = [row.patient_group for row in fill_groups(rows, similar)]
-    first, third = ("similar:0", "similar:3") if similar else ("file:a0", "file:c0")
-    assert filled == [first] * 4 + [third] * 2
-    named = [*rows[:1], replace(rows[1], patient_id="8", patient_group="made:8"), *rows[2:4]]
-    assert {row.patient_group for row in fill_groups(named, similar and similar[:4])} <= {"made:8"}
-    unhashed = [replace(row, path=row.path + str(row.frame), sha256="") for row in rows]
-    assert len({row.patient_group for row in fill_groups(unhashed, [0, 1, 2, 3, 4, 5])}) == 6
-    known = replace(base, path="mine.png", patient_id="7", patient_group="made:7", sha256="b1")
-    assert [row.patient_group for row in fill_groups([*rows, known], similar and [*similar, 9])][:5] == [
-        *["made:7"] * 4, third,
-    ]  # fmt: skip
-
-
 def test_turned_and_mirrored_copies_are_one_cluster(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     pictures = [

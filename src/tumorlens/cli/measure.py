@@ -109,8 +109,9 @@ def calibrate(run: Positional[Path], /, bundle: Path | None = None, coverage: fl
         say(f"temperature {found.temperature:.3f}")
     save_recalibration(found, run / "calibration.json")
     written = [str(run / "calibration.json")]
-    if own:  # before the card, so that a full disk leaves both as they were
-        write_predictions(renewed, own / "predictions.renewed", renewed[0].classes)
+    made = own / "predictions.renewed" if own else None
+    if made:  # before the card, so that a full disk leaves both as they were
+        write_predictions(renewed, made, renewed[0].classes)
     if bundle and card:
         temperature = found.applied(card.own_temperature)
         kept = {
@@ -121,8 +122,8 @@ def calibrate(run: Positional[Path], /, bundle: Path | None = None, coverage: fl
         }
         write_card(bundle, card.model_copy(update=kept))
         written.append(f"the card of {bundle}")
-    if bundle and own:
-        (own / "predictions.renewed").replace(own / PREDICTIONS)
+    if bundle and own and made:
+        made.replace(own / PREDICTIONS)
         page = retell(bundle)
         written.append(f"{own / PREDICTIONS}" + (f", its report and {page}" if page else "; evaluate it again"))
     say(f"wrote {' and '.join(written)}")

@@ -90,6 +90,8 @@ def predict(
         counts = _write(answers, table, MapFolder(heatmaps) if heatmaps else None, way)
     told = f"{counts['ok']} answered, {counts['refused']} refused, {counts['error']} could not be read"
     say(f"{told}; wrote {out}" + (f" and {heatmaps}" if heatmaps else ""))
+    if counts["refused"]:
+        say("--answer-all answers the refused ones too")
     say(DISCLAIMER)
     return 1 if counts["error"] else 0
 
@@ -145,7 +147,7 @@ def _tell_unanswered(found: Prediction) -> None:
     if found.status == "error":
         say(f"left out: {found.message}")
     elif found.status == "refused":
-        say(f"refused: {found.source}: {found.message}; --answer-all answers it all the same")
+        say(f"refused: {found.source}: {found.message}")
 
 
 def _tell_answer(found: Prediction) -> None:

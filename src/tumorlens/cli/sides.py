@@ -22,11 +22,13 @@ def samples_of(manifest: Path, fold: str | None, bundle: Path) -> list[Sample]:
     if fold is not None:
         # The validation side depends on the seed of the run that the bundle lies in.
         samples = sides_of_fold(samples, fold, VAL_SHARE, int(run.settings.get("seed", 0)) if run else 0)
+    if run is None:
+        return samples
     tested = {item.patient_group for item in samples if item.split == "test" and is_patient(item.patient_group)}
-    known = {item.patient_group for item in run.predictions if item.split in ("train", "val")} if run else set()
+    known = {item.patient_group for item in run.predictions if item.split in ("train", "val")}
     if tested & known:
-        known_fold = run is not None and run.fold in fold_names(samples)
-        advice = f"Give --fold {run.fold}" if run and known_fold else "Give the manifest of its training"
+        own = run.fold in fold_names(samples)
+        advice = f"Give --fold {run.fold}" if own else "Give the manifest of its training"
         raise RunError(
             f"{bundle.parent} has learned from {len(tested & known)} of the {len(tested)} patients of the test side, "
             f"for instance {min(tested & known)}. {advice}"

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from tumorlens.config import PreprocessSettings
+from tumorlens.data.manifest import whole_rows
 from tumorlens.data.preprocess import prepare
 from tumorlens.data.readers import (
     ALL_SLICES,
@@ -133,15 +134,6 @@ def _source_name(folder: Path) -> str:
     return (folder.stem if folder.suffix.lower() in ARCHIVES else folder.name) or "unnamed"
 
 
-def _whole(reader: "csv.DictReader[str]", path: Path) -> Iterator[dict[str, str]]:
-    try:
-        yield from reader
-    except csv.Error as error:
-        raise ManifestError(
-            f"{path}, line {reader.line_num}: {error}. Look for a quotation mark that is not closed"
-        ) from error
-
-
 def _from_csv(folder: Path) -> Iterator[Found | Refused]:
     try:
         text = (folder / "index.csv").read_text(encoding="utf-8-sig")
@@ -155,7 +147,7 @@ def _from_csv(folder: Path) -> Iterator[Found | Refused]:
                 f"{folder / 'index.csv'}: columns missing: {', '.join(sorted(missing))}; needed are image and "
                 "label, optional are mask, patient_id and patient_group"
             )
-        for number, row in enumerate(_whole(reader, folder / "index.csv"), start=2):
+        for number, row in enumerate(whole_rows(reader, folder / "index.csv"), start=2):
             label = class_of_folder(row["label"])
             if label is None:
                 raise ManifestError(

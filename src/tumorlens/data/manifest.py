@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -62,15 +62,25 @@ def read_manifest(path: Path) -> list[Sample]:
                 f"{path}: columns missing: {', '.join(missing)}; found {reader.fieldnames}. "
                 "Make it anew with `tumorlens data index`"
             )
-        try:
-            samples = [_sample(row, f"{path}, line {number}") for number, row in enumerate(reader, start=2)]
-        except csv.Error as error:
-            raise ManifestError(
-                f"{path}, line {reader.line_num}: {error}. Look for a quotation mark that is not closed"
-            ) from error
+        rows = enumerate(whole_rows(reader, path), start=2)
+        samples = [_sample(row, f"{path}, line {number}") for number, row in rows]
     if not samples:
         raise ManifestError(f"{path}: no images in it. Index a folder that has some")
     return samples
+
+
+def whole_rows(reader: "csv.DictReader[str]", path: Path) -> Iterator[dict[str, str]]:
+    """The rows of a table.
+
+    Raises:
+        ManifestError: a field that does not end.
+    """
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise ManifestError(
+            f"{path}, line {reader.line_num}: {error}. Look for a quotation mark that is not closed"
+        ) from error
 
 
 def check_files(samples: Sequence[Sample], root: Path) -> None:

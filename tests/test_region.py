@@ -267,3 +267,27 @@ def test_maps_never_replace_pictures(taught: Path, tmp_path: Path, capsys: pytes
         assert main(["explain", str(given), "--out", str(tmp_path), *model]) == 1
         assert "overlays could replace pictures there" in capsys.readouterr().err
     assert (tmp_path / "a.png").read_bytes() == before and not (tmp_path / "elsewhere.csv").exists()
+
+
+def test_maps_below_an_input_folder_never_replace_pictures(
+    taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder below the inputs may hold maps of before, which are no inputs, but no pictures."""
+    (tmp_path / "train" / "deeper").mkdir(parents=True)
+    pictures = [tmp_path / name for name in ("train/a.png", "train/deeper/b.png", "a.png")]
+    for number, path in enumerate(pictures):
+        Image.fromarray(draw_head("meningioma", number, 1)).save(path)
+    before = pictures[0].read_bytes()
+    model = ["--model", str(taught / "bundle"), "--overwrite"]
+    table = tmp_path.with_suffix(".csv")
+    for maps, command in (("--heatmaps", ["predict", "--out", str(table), "--answer-all"]), ("--out", ["explain"])):
+        call = [command[0], str(tmp_path), *command[1:], *model, maps]
+        assert main([*call, str(tmp_path / "train")]) == 1
+        assert f"{pictures[0]} lies in it" in capsys.readouterr().err
+        for _ in range(2):
+            assert main([*call, str(tmp_path / f"maps_{command[0]}")]) == 0
+        assert (tmp_path / f"maps_{command[0]}" / "a.npy").is_file()
+        if command[0] == "predict":
+            assert {Path(item.source) for item in read_predictions(table)} == set(pictures)
+            shutil.rmtree(tmp_path / "maps_predict")
+    assert pictures[0].read_bytes() == before

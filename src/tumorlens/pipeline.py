@@ -125,10 +125,10 @@ def explain_paths(
         on_progress: called with (files done, files in all).
         options: which slices of volumes and of files with several.
         is_done: says of a file's address that it needs no answer any more.
-        maps: the folder that heatmaps are written to; where it lies in an input folder, nothing in it is an input.
+        maps: the folder that heatmaps are written to; where it lies in an input folder, its files are no inputs.
     """
-    own = _below(paths, maps) if maps else ()
-    files = [entry for entry in find_inputs(paths) if not entry.address.startswith(own)]
+    own = _below(paths, maps) if maps else set()
+    files = [entry for entry in find_inputs(paths) if Path(entry.address).parent not in own]
     wanted = [entry for entry in files if not is_done(entry.address)]
     before = len(files) - len(wanted)
 
@@ -165,30 +165,41 @@ def check_way(way: Way, card: Card) -> None:
         )
 
 
-def check_apart(paths: Sequence[Path], maps: Path) -> None:
+def check_apart(paths: Sequence[Path], maps: Path, written: tuple[str, ...] = ()) -> None:
     """Refuse a folder for maps that inputs lie in: an overlay is called like its picture, and would replace it.
+
+    Args:
+        paths: files, folders and archives that are to be answered.
+        maps: the folder for maps. Below an input folder it may hold what an earlier call wrote, and no other pictures.
+        written: how names end that an earlier call writes, beside overlays with their raw map.
 
     Raises:
         RunError: an input is the folder, or a file in it.
     """
     target = maps.resolve()
+    lying = ""
     for path in paths:
         homes = {path.resolve()} if path.is_dir() else {path.parent.resolve(), path.resolve().parent}
         if target in homes:
-            raise RunError(
-                f"{maps}: {path} lies in it, and overlays could replace pictures there. Give a folder of their own"
-            )
+            lying = str(path)
+    if not lying and target.is_dir() and _below(paths, maps):
+        names = (entry.address for entry in find_inputs([maps]) if Path(entry.address).parent == maps)
+        lying = next((name for name in names if not _is_map(Path(name), written)), "")
+    if lying:
+        raise RunError(
+            f"{maps}: {lying} lies in it, and overlays could replace pictures there. Give a folder of their own"
+        )
 
 
-def _below(paths: Sequence[Path], folder: Path) -> tuple[str, ...]:
-    """How the addresses of files in `folder` begin that are found by searching `paths`."""
+def _is_map(path: Path, written: tuple[str, ...]) -> bool:
+    return path.name.endswith(written) or (path.suffix == ".png" and path.with_suffix(".npy").is_file())
+
+
+def _below(paths: Sequence[Path], folder: Path) -> set[Path]:
+    """What a folder is called in the addresses of files that are found by searching `paths`."""
     target = folder.resolve()
-    homes = [(path, path.resolve()) for path in paths]
-    return tuple(
-        f"{path / target.relative_to(home)}{os.sep}"
-        for path, home in homes
-        if target != home and target.is_relative_to(home)
-    )
+    homes = [(path, path.resolve()) for path in paths if path.is_dir()]
+    return {path / target.relative_to(home) for path, home in homes if target != home and target.is_relative_to(home)}
 
 
 def _batches(files: Iterator[tuple[Slice | Prediction, ...]]) -> Iterator[_Batch]:

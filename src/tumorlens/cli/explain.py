@@ -55,6 +55,7 @@ def explain(
     """
     from tumorlens.pipeline import MapFolder, check_apart, check_way, explain_paths
     from tumorlens.runtime.predictor import Predictor
+    from tumorlens.volumes import ENDINGS
 
     if not inputs:
         raise RunError("no input given; give files or folders")
@@ -65,7 +66,7 @@ def explain(
     predictor = Predictor(model, answer_all=True)
     check_way(way, predictor.card)
     _check_classes(predictor, of, against)
-    check_apart(inputs, out)
+    check_apart(inputs, out, (PANEL, *ENDINGS))
     sheet = _Sheet(out, MapFolder(out, drawn, (PANEL, LINES)), predictor.card.region)
     try:
         with progress_bar() as bar:

@@ -190,7 +190,7 @@ def test_the_reference_model_refuses_chest_x_rays_and_answers_brains() -> None:
     folder = real_path("not_brain_mri")
     slices = [item for path in sorted(folder.glob("*.*g"))[:16] for item in read_slices(path)]
     answers = predictor.predict(slices)
-    assert sum(item.prediction.status == "refused" for item in answers) >= 0.9 * len(answers)
+    assert sum(item.prediction.status == "refused" for item in answers) >= 0.9 * len(answers) > 0
     brains = [item for path in sorted(real_path("dicom_brain").glob("*"))[:6] for item in read_slices(path)]
     found = predictor.predict(brains)
-    assert all(not item.prediction.message.startswith("not a brain") for item in found)
+    assert found and all(not item.prediction.message.startswith("not a brain") for item in found)

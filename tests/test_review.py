@@ -97,8 +97,13 @@ def test_a_run_without_its_manifest_says_so(reviewed: Path, tmp_path: Path, caps
 
 def test_folds_are_reviewed_one_by_one_and_pooled(reviewed: Path, tmp_path: Path) -> None:
     folds = tmp_path / "cv"
-    shutil.copytree(reviewed, folds / "fold0")
-    tested = [item for item in read_predictions(reviewed / "predictions.csv") if item.split == "test"]
+    answers = read_predictions(reviewed / "predictions.csv")
+    # The second fold has the sides the other way round: what the first tested it has learned from.
+    turned = [replace(item, split={"test": "train", "train": "test"}.get(item.split, item.split)) for item in answers]
+    for number, said in enumerate((answers, turned)):
+        shutil.copytree(reviewed, folds / f"fold{number}")
+        write_predictions(said, folds / f"fold{number}" / "predictions.csv", CLASSES)
+    tested = [item for said in (answers, turned) for item in said if item.split == "test"]
     write_predictions(tested, folds / "predictions.csv", CLASSES)
     review(folds)
     pooled = read_predictions(folds / "predictions.csv")

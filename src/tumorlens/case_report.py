@@ -16,7 +16,7 @@ from tumorlens.explain.finding import EvidenceRegion
 from tumorlens.explain.overlay import as_seen, outlined, overlay, to_grey
 from tumorlens.model.bundle import ONNX, Card
 from tumorlens.pipeline import Explained, Way
-from tumorlens.records import class_title
+from tumorlens.records import Prediction, class_title
 
 _MAPS = {"gradcam": "Grad-CAM at the last residual block", "sharp": "Grad-CAM, sharpened by the tumour region",
          "region": "where the model sees tumour"}  # fmt: skip
@@ -112,20 +112,20 @@ def _facts(case: Case) -> dict[str, Any]:
     ranked = sorted(zip(item.probabilities, item.classes, strict=True), reverse=True)
     spacing = case.item.picture.spacing
     rows = [
-        ("Evidence region", _region(region)),
         ("Slice", f"{width} × {height} pixels" + (f", of {spacing[1]:.3g} × {spacing[0]:.3g} mm" if spacing else "")),
         ("Model", f"{case.card.name}, made {case.card.created[:10]}, temperature {case.card.temperature:.3f}"),
         ("SHA-256 of the model", case.card.files.get(ONNX, "")[:32] + "…"),
         ("Software", f"tumorlens {__version__}"),
     ]
+    if case.card.region:
+        rows.insert(0, ("Evidence region", _region(region)))
     if case.name:
         rows.insert(0, ("File", case.name))
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "disclaimer": DISCLAIMER,
         "answer": f"{class_title(item.predicted)}, {item.confidence:.1%}",
-        "verdict": f"Too uncertain to count as an answer: {item.doubt}." if item.doubt else
-                   "The most probable of four classes, by the model; no diagnosis.",
+        "verdict": _verdict(item),
         "left_caption": "The slice" + ("; outlined: where the model sees tumour" if region else ""),
         "right_caption": _map_title(case),
         "shares": [(class_title(name), share, f"{share:.1%}") for share, name in ranked],
@@ -133,8 +133,16 @@ def _facts(case: Case) -> dict[str, Any]:
         "rows": rows,
         "measured": case.measured,
         "limits": "A heatmap shows where the network found its evidence; an evidence region is no segmentation. "
-        "Tumours and healthy heads of the training data come largely from different sources.",
+        "Of pictures that are unlike those of its training the model is less sure than it says.",
     }  # fmt: skip
+
+
+def _verdict(item: Prediction) -> str:
+    if item.doubt:
+        return f"Too uncertain to count as an answer: {item.doubt}."
+    if item.message:  # somebody asked for all answers
+        return f"Would not be answered if it were not asked for: {item.message.partition(';')[0]}."
+    return f"The most probable of {len(item.classes)} classes, by the model; no diagnosis."
 
 
 def _region(found: EvidenceRegion | None) -> str:

@@ -143,8 +143,10 @@ def score_maps(
         A row a method, with 95 % intervals by patient, and one called `chance`: the tumour's share of the picture.
 
     Raises:
-        RunError: no tested, or no validated slice with a mask.
+        RunError: no tested, or no validated slice with a mask, or a negative number.
     """
+    if every < 0:
+        raise RunError(f"--every {every} is not allowed. Give 1 or more, or 0 to leave faithfulness out")
     cases = {side: list(cases_of(predictor, samples, root, side, progress, most)) for side in ("val", "test")}
     if not all(cases.values()):
         counts = ", ".join(f"{len(part)} of {side}" for side, part in cases.items())
@@ -168,7 +170,13 @@ def cases_of(
     progress: Progress = lambda stage, done, total: None,
     most: int = 0,
 ) -> Iterator[Case]:
-    """The slices of one side that have a mask, answered; see `score_maps`."""
+    """The slices of one side that have a mask, answered; see `score_maps`.
+
+    Raises:
+        RunError: `most` is negative.
+    """
+    if most < 0:
+        raise RunError(f"--most {most} is not allowed. Give 1 or more, or 0 for all slices")
     chosen = [item for item in samples if item.split == side and item.mask]
     if most and len(chosen) > most:
         drawn = np.random.default_rng(0).choice(len(chosen), most, replace=False)
@@ -301,8 +309,8 @@ def _estimates(cases: Sequence[Case], values: Mapping[str, Sequence[float] | Col
 
 
 def torch_methods(bundle: Path, names: Sequence[str]) -> dict[str, Draw]:
-    """Methods that need PyTorch and the bundle's weights, of the predicted class's probability; `untrained` is Grad-CAM
-    of the same network with random weights.
+    """Methods that need PyTorch and the bundle's weights, of the predicted class's probability by the network alone,
+    without a region head's say; `untrained` is Grad-CAM of the same network with random weights.
 
     Raises:
         TumorlensError: no such method.

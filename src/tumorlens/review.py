@@ -52,7 +52,8 @@ def review(folder: Path, progress: Progress = lambda stage, done, total: None) -
     if not folds:
         _review_run(folder, progress)
     elif (folder / PREDICTIONS).is_file():
-        reviewed = {_key(item): item for run in folds for item in read_predictions(run.folder / PREDICTIONS)}
+        answers = (item for run in folds for item in read_predictions(run.folder / PREDICTIONS))
+        reviewed = {_key(item): item for item in answers if item.split == "test"}  # other folds learned from them
         pooled = read_predictions(folder / PREDICTIONS)
         filled = [replace(item, tumour_share=reviewed.get(_key(item), item).tumour_share) for item in pooled]
         write_predictions(filled, folder / PREDICTIONS, pooled[0].classes)

@@ -80,6 +80,12 @@ def test_other_blocks_by_either_name(network: TumorNet, images: torch.Tensor) ->
     assert np.array_equal(first, second)
 
 
+@pytest.mark.parametrize("name", ["fusion", "occlusion", "smoothgrad"])
+def test_a_block_is_not_ignored(name: str, network: TumorNet) -> None:
+    with pytest.raises(TumorlensError, match="does not look at one block; leave out 'layer1"):
+        find_method(name)(Scores(network, "logit"), "layer1[0]")
+
+
 def test_an_unknown_method_is_named() -> None:
     with pytest.raises(TumorlensError, match="no method 'cat'; there are gradcam, gradcam"):
         find_method("cat")

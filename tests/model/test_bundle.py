@@ -88,9 +88,9 @@ def test_damaged_cards(bundle: Path, change: dict[str, object], says: str) -> No
         load_card(bundle)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "\ufffd"])
-def test_cards_that_are_no_json_objects(bundle: Path, text: str) -> None:
-    (bundle / "model.json").write_text(text)
+@pytest.mark.parametrize("data", [b"{", b"[]", b"\xff"])
+def test_cards_that_are_no_json_objects(bundle: Path, data: bytes) -> None:
+    (bundle / "model.json").write_bytes(data)
     with pytest.raises(BundleError, match="damaged"):
         load_card(bundle)
 

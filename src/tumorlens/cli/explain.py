@@ -195,6 +195,7 @@ def score(
     from tumorlens.runtime.predictor import Predictor
     from tumorlens.values import estimates_json
 
+    _check_place(out)
     samples = samples_of(manifest, fold, model)
     samples = [item for item in samples if not source or item.source == source]
     predictor = Predictor(model, answer_all=True)
@@ -256,6 +257,7 @@ def sanity(
     from tumorlens.runtime.predictor import Predictor
     from tumorlens.values import estimates_json
 
+    _check_place(out)
     samples = [item for item in samples_of(manifest, fold, model) if not source or item.source == source]
     predictor = Predictor(model, answer_all=True)
     other = Predictor(beside, answer_all=True) if beside else None
@@ -275,3 +277,9 @@ def sanity(
         out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
         say(f"wrote {out}")
     return 0
+
+
+def _check_place(out: Path | None) -> None:
+    """Refuse a file that could not be written when all is measured."""
+    if out and (out.is_dir() or not out.parent.is_dir()):
+        raise RunError(f"--out {out}: a folder, or in a folder that is missing. Give a file in a folder that is there")

@@ -23,7 +23,10 @@ Target = Literal["logit", "probability"]
 
 
 class Scores(nn.Module):
-    """A network whose outputs (n, C) are logits, or probabilities at a temperature."""
+    """A network whose outputs (n, C) are logits, or probabilities at a temperature.
+
+    What a region head says in `no_tumor` is no part of them: maps are of the network alone.
+    """
 
     def __init__(self, network: TumorNet, target: Target, temperature: float = 1.0) -> None:
         super().__init__()
@@ -38,20 +41,27 @@ class Scores(nn.Module):
 
 
 class Method(ABC):
-    """One way to explain. `cost` is what it takes in forward passes of a picture, about; a backward pass counts two."""
+    """One way to explain. `cost` is what it takes in forward passes of a picture, about; a backward pass counts two.
+
+    `at_block` says whether it looks at one block's feature map.
+    """
 
     name: ClassVar[str]
     cost: ClassVar[int] = 3
     library: ClassVar[str] = ""
+    at_block: ClassVar[bool] = True
 
     def __init__(self, scores: Scores, block: str = "") -> None:
         """Keep the network; `block` is where methods of feature maps look, the last one by default.
 
         Raises:
+            TumorlensError: there is no such block, or the method does not look at one.
             ModuleNotFoundError: the library that it wraps is not installed; better now than after an hour.
         """
         if self.library:
             import_module(self.library)
+        if block and not self.at_block:
+            raise TumorlensError(f"{self.name} does not look at one block; leave out {block!r}, or take a kind of CAM")
         self.scores = scores
         self.block = scores.network.block(block) if block else _last(scores.network, 4)
 
@@ -187,6 +197,7 @@ class ScoreCam(_OfTorchcam):
 
 class _OfCaptum(Method):
     library = "captum"
+    at_block = False
 
     def _maps(self, images: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         found = [
@@ -249,6 +260,7 @@ class Fusion(Method):
 
     name = "fusion"
     cost = 9
+    at_block = False
     blocks: ClassVar[tuple[int, ...]] = (2, 3, 4)
 
     def _maps(self, images: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:

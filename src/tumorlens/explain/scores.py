@@ -47,8 +47,8 @@ def localise(values: Float32, mask: Mask, head: Mask) -> Localisation:
         head: (h, w), where the picture shows the head.
 
     Returns:
-        A map that is 0 everywhere finds nothing: its figures are 0, its distance is that of the head's
-        centre, and outside the head is what chance would put there.
+        A map that is 0 everywhere finds nothing: its figures are 0, its distance is that of the picture's
+        centre, its average precision and its share outside the head are those of chance.
 
     Raises:
         InputError: the mask is empty, or the shapes differ.

@@ -117,8 +117,8 @@ class Predictor:
         if self.card.refusal is None or score <= self.card.refusal.threshold:
             return ""
         return (
-            f"not a brain MRI, as far as this model can tell: its score is {score:.1f}, brain slices lie below "
-            f"{self.card.refusal.threshold:.1f}. Give a slice of the head"
+            f"not a brain MRI, as far as this model can tell: its score is {score:.2f}, brain slices lie below "
+            f"{self.card.refusal.threshold:.2f}. Give a slice of the head"
         )
 
     def _contradicted(self, probabilities: tuple[float, ...], region: Float32 | None) -> str:
@@ -130,15 +130,15 @@ class Predictor:
         if peak <= limit:
             return ""
         return (
-            f"too uncertain: no tumour as a whole, but one place looks like a tumour ({peak:.0%}); it takes more than "
-            f"{limit:.0%} to contradict. Look at the map of `tumorlens explain --way region`"
+            f"too uncertain: no tumour as a whole, but one place looks like a tumour ({peak:.1%}); it takes more than "
+            f"{limit:.1%} to contradict. Look at the map of `tumorlens explain --way region`"
         )
 
     def _prediction(self, item: Slice, probabilities: tuple[float, ...], message: str) -> Prediction:
         names = label_set(probabilities, self.classes, self._thresholds) if self._thresholds else ()
         sure, least = max(probabilities), self.card.least_confidence
         if sure < least and not message:
-            message = f"too uncertain: no class reaches a probability of {least:.0%}, the highest is {sure:.0%}"
+            message = f"too uncertain: no class reaches a probability of {least:.0%}, the highest is {sure:.1%}"
         status: Status = "refused" if message and not self._answer_all else "ok"
         return Prediction(
             item.source, item.frame, status, self.classes, probabilities, names, message, plane=item.plane

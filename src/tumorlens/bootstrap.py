@@ -16,6 +16,8 @@ from tumorlens.records import Better, Estimate
 
 Values = NDArray[np.float64]
 ROUNDS = 2000
+#: A part with fewer patient groups has no figures: an interval over so few says nothing.
+LEAST_GROUPS = 5
 _CHUNK = 2_000_000  # weights of slices held at once, for memory's sake
 
 
@@ -76,7 +78,7 @@ class PatientBootstrap:
         drawn = metric(self)
         value, rest = float(drawn[0]), drawn[1:][np.isfinite(drawn[1:])]
         low, high = np.percentile(rest, [2.5, 97.5]) if rest.size and np.isfinite(value) else (np.nan, np.nan)
-        if interval == "basic":
+        if interval == "basic" and np.isfinite(low):
             low, high = max(0.0, min(value, 2 * value - high)), max(value, 2 * value - low)
         if np.allclose([low, high], value, rtol=0, atol=1e-12):  # sums differ in the last digits
             low = high = np.nan

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, softmax
 
-from tumorlens.bootstrap import PatientBootstrap, mean
+from tumorlens.bootstrap import LEAST_GROUPS, PatientBootstrap, mean
 from tumorlens.data.preprocess import prepare, resize, to_square
 from tumorlens.data.readers import read_mask, read_slice
 from tumorlens.errors import RunError, TumorlensError
@@ -24,7 +24,6 @@ from tumorlens.runtime.predictor import Outputs, Predictor
 
 Progress = Callable[[str, int, int], None]
 BATCH = 16
-LEAST_GROUPS = 5  # of a part that has figures
 Column = np.ndarray[Any, np.dtype[np.float64]]
 #: A map (size, size) of one prepared square: from the square, the graph's outputs for it, and its class number.
 Draw = Callable[[Float32, "Shown"], Float32]

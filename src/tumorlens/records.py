@@ -24,6 +24,9 @@ CLASS_TITLES: dict[str, str] = {
     "pituitary": "Pituitary tumour",
 }
 
+#: How patient groups begin that are formed for want of a patient: of equal files, or of pictures that look alike.
+FILE, SIMILAR = "file:", "similar:"
+
 
 def class_title(name: str) -> str:
     """A class name as people write it; a class of somebody's own stays as it is."""

@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ from tests.conftest import real_path
 from tests.data.test_similarity import textures
 from tumorlens.cli import main
 from tumorlens.data.audit.bias import source_bias
-from tumorlens.data.audit.findings import Audit, audit
+from tumorlens.data.audit.findings import Audit, Match, _units, audit
 from tumorlens.data.audit.recover import transferred_mask
 from tumorlens.data.manifest import read_manifest, write_manifest
+from tumorlens.data.readers import read_mask
+from tumorlens.errors import InputError
 from tumorlens.records import Sample
 
 LABELS = ("glioma", "meningioma", "no_tumor", "pituitary")
@@ -205,3 +208,27 @@ def test_a_folder_that_is_no_audit_is_kept(tmp_path: Path, clean: list[Sample]) 
     call = ["data", "audit", str(tmp_path / "m.csv"), "--out", str(tmp_path / "mine"), "--overwrite"]
     assert main(call) == 1
     assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_a_near_copy_of_the_other_set_joins_no_patients_that_are_known(tmp_path: Path, clean: list[Sample]) -> None:
+    """It may be of another head; a copy is not."""
+    other = sample("9.png", "glioma", "other:1", "", "")
+    for kind, shared in (("near copy", False), ("copy", True)):
+        recovered = {number: Match(clean[number], other, kind, 0.85, 0, foreign=True) for number in (0, 9)}
+        units = _units(clean, [], recovered)
+        assert (units[0] == units[9]) is shared
+
+
+def test_a_mask_of_one_page_is_of_its_row_whatever_the_frame(tmp_path: Path) -> None:
+    pages = [Image.fromarray(np.full((40, 40), value, dtype=np.uint8)) for value in (10, 20, 30)]
+    pages[0].save(tmp_path / "volume.tif", save_all=True, append_images=pages[1:])
+    drawn = np.zeros((40, 40), dtype=np.uint8)
+    drawn[5:9, 5:9] = 255
+    Image.fromarray(drawn).save(tmp_path / "mask.png")
+    row = replace(sample("volume.tif", "glioma"), frame=2, mask="mask.png", width=40, height=40)
+    mask = read_mask(tmp_path, row)
+    assert mask is not None and mask.sum() == 16
+    masks = [Image.fromarray(np.zeros((40, 40), dtype=np.uint8)) for _ in range(2)]
+    masks[0].save(tmp_path / "masks.tif", save_all=True, append_images=masks[1:])
+    with pytest.raises(InputError, match="no page 2 in it"):
+        read_mask(tmp_path, replace(row, mask="masks.tif"))

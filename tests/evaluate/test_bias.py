@@ -40,6 +40,12 @@ def test_sources_told_apart_help_over_all_of_them_and_not_within_one() -> None:
     assert rows["Which tumour, within figshare"].chance == pytest.approx(1 / 3)
 
 
+def test_few_healthy_patients_give_no_auc() -> None:
+    """One healthy patient beside nine with tumours: the model's own tables withhold that figure too."""
+    model = make_predictions(parts=(("tcga_lgg", "glioma", 9), ("tcga_lgg", "no_tumor", 1)))
+    assert [row.question for row in bias_rows(model, [guess(item) for item in model], rounds=10)] == ["Which class"]
+
+
 def test_slices_without_an_answer_of_the_features_are_named() -> None:
     model = make_predictions()
     with pytest.raises(RunError, match=r"nothing there for 1 of 156 slices, first brisc/no_tumor/9_2.png"):

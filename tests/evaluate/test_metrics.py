@@ -17,6 +17,7 @@ from tumorlens.evaluate.answers import Answers, collect
 from tumorlens.evaluate.evaluation import evaluate_predictions, evaluate_run
 from tumorlens.evaluate.kinds import share_estimate, wilson
 from tumorlens.evaluate.metrics import tabulate, tumour_figures
+from tumorlens.evaluate.patients import patient_figures
 from tumorlens.evaluate.report import write_report
 from tumorlens.records import CLASSES, Prediction
 
@@ -223,3 +224,21 @@ def test_a_table_alone_gets_a_folder(tmp_path: Path, capsys: pytest.CaptureFixtu
     shutil.copyfile(tmp_path / "mine.csv", tmp_path / "run.csv")
     assert main(["evaluate", str(tmp_path / "run.csv")]) == 1
     assert (run / "predictions.csv").read_bytes() == before  # a run's answers are not replaced
+
+
+def test_a_draw_without_a_class_says_nothing_of_its_f1() -> None:
+    """One patient of a class, and two others called so: draws without that patient are no F1 of 0."""
+    labels = np.array([3] + [0] * 30)
+    said = labels.copy()
+    said[1:3] = 3
+    answers = Answers(CLASSES, labels, np.eye(4)[said] * 0.96 + 0.01, tuple(f"p{n}" for n in range(31)))
+    figures = tabulate(answers, rounds=200)
+    assert figures.by_class["pituitary"]["f1"].low > 0.25
+    assert figures.overall["f1"].low > 0.5
+
+
+def test_a_model_that_knows_one_type_has_no_figures_of_types() -> None:
+    classes = ("glioma", "no_tumor")
+    answers = Answers(classes, np.array([0, 0, 1, 1]), np.full((4, 2), 0.5), ("a:1", "a:2", "a:3", "a:4"))
+    assert "type_accuracy" not in tumour_figures(answers, 10)
+    assert patient_figures(answers, 10) == {}

@@ -71,12 +71,21 @@ def test_the_command_takes_several_runs(
     assert "no run given" in capsys.readouterr().err
 
 
-def test_a_run_that_knows_no_sources_is_compared_by_the_rest(tmp_path: Path) -> None:
-    first = write_run(tmp_path / "first", make_predictions(seed=1))
-    second = write_run(tmp_path / "second", [replace(item, origin="") for item in make_predictions(seed=2)])
-    pair = compare(first, second).pair
-    assert pair is not None and "accuracy" in pair.differences
-    assert not [name for name in pair.differences if ":" in name]
+@pytest.mark.parametrize("lacking", [slice(None), slice(1, None, 2)])
+def test_sources_that_one_run_lacks_are_the_other_ones(tmp_path: Path, lacking: slice) -> None:
+    first, second = (make_predictions(seed=seed) for seed in (1, 2))
+    write_run(tmp_path / "first", first)
+    whole = compare(tmp_path / "first", write_run(tmp_path / "whole", second)).pair
+    second[lacking] = [replace(item, origin="") for item in second[lacking]]
+    pair = compare(tmp_path / "first", write_run(tmp_path / "second", second)).pair
+    assert pair == whole and pair is not None and "figshare:tumour_slice_auc" in pair.differences
+
+
+def test_runs_that_tested_nobody_are_compared_by_their_validation(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / f"seed{seed}", make_predictions(seed, "val")) for seed in (1, 2)]
+    comparison = compare(*folders)
+    assert comparison.notes == () and comparison.pair is not None
+    assert comparison.ensemble["accuracy"].n_slices == len(make_predictions())
 
 
 def test_a_history_without_a_validation_loss_is_drawn(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from sklearn import metrics as reference
 
 from tests.evaluate.made_runs import PARTS, make_predictions, write_run
+from tumorlens.bootstrap import LEAST_GROUPS
 from tumorlens.cli.tables import show_evaluation
 from tumorlens.cli.terminal import console
 from tumorlens.data.manifest import file_hash, write_manifest
@@ -16,7 +17,7 @@ from tumorlens.data.predictions import read_predictions
 from tumorlens.evaluate.answers import Answers, collect
 from tumorlens.evaluate.evaluation import evaluate_predictions, evaluate_run, save_metrics
 from tumorlens.evaluate.report import write_report
-from tumorlens.evaluate.sources import LEAST_GROUPS, figures_by_source, none_measures
+from tumorlens.evaluate.sources import figures_by_source, none_measures
 from tumorlens.records import CLASSES, Sample
 
 NONE = CLASSES.index("no_tumor")

@@ -44,6 +44,7 @@ def test_the_label_travels_from_config_to_every_table(
     assert any("SPLIT BY SLICE" in text for text in kept["warnings"]) == leaky
     write_report(evaluation, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
+    assert ("Split 0123456789ab, SPLIT BY SLICE." in page) == leaky
     tables = page.count("<table>")
     assert page.count("<caption>split 0123456789ab") == tables > 6
     assert page.count("<caption>split 0123456789ab, SPLIT BY SLICE") == (tables if leaky else 0)
@@ -62,6 +63,16 @@ def test_what_the_predictions_show_needs_no_config() -> None:
     honest = evaluate_predictions(predictions_of(), "honest", 10)
     assert not honest.leaky and honest.split_note == ""
     assert honest.to_json()["split"] == {"assignment_sha256": None, "leaky_by_slice": False}
+
+
+@pytest.mark.parametrize("source", ["cost$^$", "x$\\foo$", "<i>$", "a|b"])
+def test_sources_with_odd_names_are_evaluated(tmp_path: Path, source: str) -> None:
+    """Between two dollars Matplotlib would read mathematics."""
+    said = [replace(item, origin=source if number % 2 else "other") for number, item in enumerate(predictions_of())]
+    evaluation = evaluate_predictions(said, "folder \udce9", 20)
+    write_report(evaluation, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.lower().startswith("<!doctype html>") and "folder \\udce9" in page
 
 
 @pytest.mark.parametrize("labels", [("no_tumor",), ("glioma",), ("glioma", "no_tumor")])

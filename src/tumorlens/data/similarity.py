@@ -19,7 +19,7 @@ from tumorlens.config import PreprocessSettings
 from tumorlens.data.orientation import NAMES, turn
 from tumorlens.data.preprocess import prepare
 from tumorlens.data.readers import read_slice
-from tumorlens.records import Float32, Sample, Slice
+from tumorlens.records import SIMILAR, Float32, Sample, Slice
 
 THUMBNAIL = 64
 #: The two views of a picture: cropped to the head, and whole (nothing is above a foreground of 1).
@@ -153,7 +153,9 @@ def unlike(samples: Sequence[Sample], known: Sequence[Sample], root: Path) -> li
     alike = {pair.first for pair in pairs_between(small, _thumbnails(known, root))}
     rest = [number for number in range(len(samples)) if number not in alike]
     groups = _linked(small[rest], NEAR)
-    return [replace(samples[n], patient_group=f"unlike:{group}") for n, group in zip(rest, groups, strict=True)]
+    return [
+        replace(samples[n], patient_group=f"{SIMILAR}unlike-{group}") for n, group in zip(rest, groups, strict=True)
+    ]
 
 
 def _thumbnails(

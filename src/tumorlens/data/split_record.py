@@ -14,7 +14,7 @@ import tumorlens
 from tumorlens.data.manifest import read_manifest, write_manifest
 from tumorlens.data.splits import patients_on_two_sides
 from tumorlens.errors import SplitError
-from tumorlens.records import Sample
+from tumorlens.records import FILE, SIMILAR, Sample
 
 SCHEMA_VERSION = 1
 IN_TRAINING = "always in training"  # the side of images without fold, where others have one
@@ -156,9 +156,9 @@ def verified_split(manifest: Path, samples: Sequence[Sample]) -> dict[str, Any]:
 def _grouping(samples: Sequence[Sample]) -> dict[str, int]:
     """Slices by what their group rests on; `other`: a copy of a patient's picture, or a group somebody gave."""
     counts = {"patient_id": 0, "similarity": 0, "identical_file": 0, "other": 0}
-    formed = {"similar": "similarity", "file": "identical_file"}  # splits.FORMED
+    formed = {SIMILAR: "similarity", FILE: "identical_file"}
     for sample in samples:
-        kind = formed.get(sample.patient_group.partition(":")[0], "other")
+        kind = next((kind for start, kind in formed.items() if sample.patient_group.startswith(start)), "other")
         counts["patient_id" if sample.patient_id else kind] += 1
     return counts
 

@@ -10,13 +10,13 @@ import numpy as np
 
 from tumorlens.data.similarity import clusters
 from tumorlens.errors import SplitError
-from tumorlens.records import Sample
+from tumorlens.records import FILE, SIMILAR, Sample
 
 FINEST = 20  # parts at the most that a share is made up of
 VAL_SHARE = 0.125  # of the patients that are not tested, where a manifest has folds
 ALL = "all"  # for `sides_of_fold`: no fold is tested
 ATTEMPTS = 10  # draws at the most until every class is on every side
-FORMED = ("file:", "similar:")  # how groups begin that are formed here for want of a patient
+FORMED = FILE, SIMILAR  # how groups begin that are formed here for want of a patient
 
 
 def names_patient(sample: Sample) -> bool:
@@ -52,7 +52,7 @@ def fill_groups(samples: Sequence[Sample], similar: Sequence[int] | None = None)
             owners.setdefault(whole, owner.get(item.sha256) or whose[item.path])
         if cluster in alike:
             looks.setdefault(whole, alike[cluster])
-        formed.setdefault(whole, f"similar:{cluster}" if similar else f"file:{item.sha256[:16]}")
+        formed.setdefault(whole, f"{SIMILAR}{cluster}" if similar else f"{FILE}{item.sha256[:16]}")
     groups = formed | looks | owners
     return [
         item if known else dataclasses.replace(item, patient_group=owner.get(item.sha256, groups[whole]))

@@ -10,16 +10,13 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from tumorlens.errors import RunError
-from tumorlens.records import Prediction
+from tumorlens.records import FILE, Prediction
 
 TUMOURS = ("glioma", "meningioma", "pituitary")
 NONE = "no_tumor"
 
 #: Below this a probability is taken for it, so that its logarithm is finite: the smallest normal float32.
 FLOOR = 1.2e-38
-
-#: How groups of images without a patient id begin.
-FILE, SIMILAR = "file:", "similar:"
 
 
 @dataclass(frozen=True)

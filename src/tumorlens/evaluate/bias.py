@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tumorlens.bootstrap import ROUNDS, Metric, PatientBootstrap, difference
+from tumorlens.bootstrap import LEAST_GROUPS, ROUNDS, Metric, PatientBootstrap, difference
 from tumorlens.errors import RunError
-from tumorlens.evaluate.answers import TUMOURS, Answers, collect, restrict
+from tumorlens.evaluate.answers import NONE, TUMOURS, Answers, collect, restrict
 from tumorlens.evaluate.kinds import estimate
 from tumorlens.evaluate.metrics import balanced_accuracy
-from tumorlens.evaluate.sources import LEAST_GROUPS, none_measures
+from tumorlens.evaluate.sources import none_measures
 from tumorlens.records import Estimate, Prediction
 from tumorlens.values import plain
 
@@ -65,8 +65,9 @@ def bias_rows(
     for name in sorted(set(first.origins) - {""}):
         own = first.of(name), second.of(name)
         rows.append(_tumour_or_none(f"Tumour or none, within {name}", *own, rounds, seed))
-        one, other = (restrict(part, TUMOURS) for part in own)
-        rows.append(_types(f"Which tumour, within {name}", one, other, rounds, seed))
+        if set(TUMOURS) & set(first.classes):
+            one, other = (restrict(part, TUMOURS) for part in own)
+            rows.append(_types(f"Which tumour, within {name}", one, other, rounds, seed))
     return tuple(row for row in rows if row is not None)
 
 
@@ -79,7 +80,8 @@ def _types(question: str, model: Answers, features: Answers, rounds: int, seed: 
 
 def _tumour_or_none(question: str, model: Answers, features: Answers, rounds: int, seed: int) -> BiasRow | None:
     measures = none_measures(model), none_measures(features)
-    if "auc" not in measures[0].metrics or len(set(model.groups)) < LEAST_GROUPS:
+    kinds = model.only(TUMOURS), model.only([NONE])
+    if "auc" not in measures[0].metrics or min(len(set(part.groups)) for part in kinds) < LEAST_GROUPS:
         return None
     return _row(question, "AUC", 0.5, model, (measures[0].metrics["auc"], measures[1].metrics["auc"]), rounds, seed)
 

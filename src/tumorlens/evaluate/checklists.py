@@ -13,6 +13,7 @@ from tumorlens.evaluate.evaluation import LEAKY, Evaluation
 from tumorlens.evaluate.kinds import INTERVALS
 from tumorlens.evaluate.limits import limits
 from tumorlens.records import class_title
+from tumorlens.textfile import write_whole
 
 TO_WRITE = "**to be written by a person**"
 
@@ -32,9 +33,7 @@ def write_checklists(evaluation: Evaluation, path: Path) -> None:
         lines += ["", f"## {part['name']}", "", f"{part['source']}. {answered} of {len(rows)} items answered.", ""]
         lines += ["| | Item | This run |", "|---|---|---|"]
         lines += [f"| {number} | {topic} | {text.replace('|', '/') or TO_WRITE} |" for number, topic, text in rows]
-    temporary = path.with_suffix(".part")
-    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, "\n".join(lines) + "\n")
 
 
 def checklists() -> list[dict[str, Any]]:

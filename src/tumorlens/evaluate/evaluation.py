@@ -21,6 +21,7 @@ from tumorlens.evaluate.run_folder import read_pooled
 from tumorlens.evaluate.sources import Levels, SourceFigures, figures_by_source
 from tumorlens.evaluate.trust import Trust, trust_of
 from tumorlens.records import Estimate, Prediction
+from tumorlens.textfile import write_whole
 from tumorlens.values import estimates_json
 
 SPLITS = ("train", "val", "test")
@@ -189,9 +190,7 @@ def evaluate_predictions(
 
 def save_metrics(evaluation: Evaluation, path: Path) -> None:
     """Write metrics.json, whole."""
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(evaluation.to_json(), indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, json.dumps(evaluation.to_json(), indent=2) + "\n")
 
 
 def _simple_features(folders: Sequence[Path]) -> list[Prediction]:

@@ -46,7 +46,7 @@ def roc_curves(answers: Answers) -> str:
         truth = answers.labels == number
         if truth.any() and not truth.all():
             wrong, right, _ = roc_curve(truth, answers.probabilities[:, number])
-            axis.plot(wrong, right, STYLES[number % 4], color=COLOURS[number % 6], label=class_title(name))
+            axis.plot(wrong, right, STYLES[number % 4], color=COLOURS[number % 6], label=_plain(class_title(name)))
     axis.plot([0, 1], [0, 1], color=SOFT, lw=0.8)
     axis.set(xlabel="1 − specificity", ylabel="sensitivity", title="ROC, one class against the rest")
     if len(axis.lines) > 1:  # answers of one class alone have no curve
@@ -64,7 +64,7 @@ def precision_recall_curves(answers: Answers) -> str:
         if truth.any() and not truth.all():
             precision, recall, _ = precision_recall_curve(truth, answers.probabilities[:, number])
             axis.step(recall, precision, STYLES[number % 4], where="post", color=COLOURS[number % 6],
-                      label=class_title(name))  # fmt: skip
+                      label=_plain(class_title(name)))  # fmt: skip
     axis.set(xlabel="sensitivity (recall)", ylabel="PPV (precision)", ylim=(-0.03, 1.03), title="Precision and recall")
     if axis.lines:
         axis.legend(frameon=False, loc="lower left")
@@ -82,7 +82,7 @@ def confusion_plot(table: Table, of: str) -> str:
             dark = "white" if shares[row, column] > 0.55 else INK
             axis.text(column, row, f"{confusion[row, column]}\n{shares[row, column]:.0%}", ha="center", va="center",
                       color=dark, fontsize=8)  # fmt: skip
-    names = [class_title(name) for name in classes]
+    names = [_plain(class_title(name)) for name in classes]
     axis.set_xticks(range(len(classes)), names, rotation=20, ha="right")
     axis.set_yticks(range(len(classes)), names)
     axis.set(xlabel="predicted", ylabel="true", title=f"Confusion matrix ({of})")
@@ -130,12 +130,17 @@ def forest_plot(parts: Sequence[Subgroup], overall: float) -> str:
         found = part.figures["accuracy"]
         axis.plot([found.low, found.high], [row, row], color=COLOURS[0], lw=1.6)
         axis.plot(found.value, row, "s", color=COLOURS[0], ms=5)
-    names = [f"{part.divided_by}: {part.part}  (n = {part.figures['accuracy'].n})" for part in parts]
+    names = [_plain(f"{part.divided_by}: {part.part}  (n = {part.figures['accuracy'].n})") for part in parts]
     axis.set_yticks(range(len(parts)), names)
     axis.tick_params(axis="y", length=0)
     axis.invert_yaxis()
     axis.set(xlabel="accuracy; dashed: all", title="Subgroups, with 95 % intervals by patient")
     return _svg(figure)
+
+
+def _plain(name: str) -> str:
+    """A name as it is: between two dollars Matplotlib would read mathematics."""
+    return name.replace("$", r"\$")
 
 
 def _canvas(count: int) -> tuple[Any, Any]:

@@ -17,6 +17,7 @@ from tumorlens.evaluate.metrics import Measures, accuracy, macro_auc, tumour_mea
 from tumorlens.evaluate.patients import patient_measures
 from tumorlens.evaluate.run_folder import Run
 from tumorlens.evaluate.sources import none_measures
+from tumorlens.values import plain
 
 #: Joins the source and the figure in a column's name.
 OF = ":"
@@ -49,14 +50,17 @@ class FoldTable:
     def to_json(self) -> dict[str, Any]:
         """Plain values; undefined ones are null."""
 
-        def line(value_of: Mapping[str, float]) -> dict[str, float | None]:
-            return {name: _defined(value_of.get(name, float("nan"))) for name in self.columns}
-
-        return {
-            "rows": [{"fold": name, **line(row)} for name, row in zip(self.names, self.rows, strict=True)],
-            "mean": line({name: self.mean(name) for name in self.columns}),
-            "sd": line({name: self.sd(name) for name in self.columns}),
-        }
+        rows = zip(self.names, self.rows, strict=True)
+        values: dict[str, Any] = plain(
+            {
+                "rows": [
+                    {"fold": fold} | {name: row.get(name, float("nan")) for name in self.columns} for fold, row in rows
+                ],
+                "mean": {name: self.mean(name) for name in self.columns},
+                "sd": {name: self.sd(name) for name in self.columns},
+            }
+        )
+        return values
 
 
 def fold_table(runs: Sequence[Run]) -> FoldTable:
@@ -132,7 +136,3 @@ def _place(column: str) -> tuple[bool, str]:
     """All sources first; within a source the order of `headline`, which sorting keeps."""
     source = column.rpartition(OF)[0]
     return bool(source), source
-
-
-def _defined(value: float) -> float | None:
-    return None if np.isnan(value) else value

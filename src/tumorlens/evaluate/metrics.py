@@ -155,12 +155,15 @@ def tumour_measures(answers: Answers) -> Measures:
 
     Accuracy: a tumour called `no_tumor` is wrong. `type_accuracy`: the most probable of the tumour classes alone, as
     of a model that knows no other; it compares with the figures of patients. `auc`: the mean over the tumour classes
-    that are there, each against the others. Where there is but one of them, only the accuracies are given.
+    that are there, each against the others. Where there is but one of them, only the accuracies are given; a model
+    that knows but one has no `type_accuracy`.
     """
     tumours = answers.only(TUMOURS)
     if not len(tumours):
         return Measures({}, (), 0)
-    metrics = {"accuracy": accuracy(tumours), "type_accuracy": accuracy(restrict(tumours, TUMOURS))}
+    metrics = {"accuracy": accuracy(tumours)}
+    if len(set(TUMOURS) & set(tumours.classes)) > 1:
+        metrics["type_accuracy"] = accuracy(restrict(tumours, TUMOURS))
     if len(tumours.present) > 1:
         metrics |= {"balanced_accuracy": balanced_accuracy(tumours), "auc": macro_auc(tumours)}
     return Measures(metrics, tumours.groups, len(tumours))
@@ -207,8 +210,10 @@ def _sensitivity(tables: Confusions) -> Values:
 
 
 def _f1(tables: Confusions) -> Values:
-    """Of each class, (r, C)."""
-    return ratio(2 * np.diagonal(tables, axis1=1, axis2=2), tables.sum(axis=2) + tables.sum(axis=1))
+    """Of each class, (r, C); NaN where a draw has none of it, whatever was answered, as its sensitivity is."""
+    true = tables.sum(axis=2)
+    found = ratio(2 * np.diagonal(tables, axis1=1, axis2=2), true + tables.sum(axis=1))
+    return np.where(true > 0, found, np.nan)
 
 
 def _macro(metrics: list[Metric]) -> Metric:

@@ -16,6 +16,7 @@ from tumorlens.evaluate.limits import limits
 from tumorlens.evaluate.tables import BY_CLASS, OVERALL, side_title
 from tumorlens.model.bundle import Card
 from tumorlens.records import Estimate, class_title
+from tumorlens.textfile import write_whole
 
 PAGE = "MODEL_CARD.md"
 _TEMPLATE = "model_card.md.jinja"
@@ -46,9 +47,7 @@ def write_model_card(evaluation: Evaluation, card: Card, path: Path, template: s
         loader=jinja2.DictLoader({_TEMPLATE: base}),
     )
     page = environment.from_string(template or base).render(**_values(evaluation, card), **more)
-    temporary = path.with_suffix(".part")
-    temporary.write_text(page.rstrip() + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, page.rstrip() + "\n")
 
 
 def _values(evaluation: Evaluation, card: Card) -> dict[str, Any]:

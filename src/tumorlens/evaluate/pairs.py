@@ -1,7 +1,7 @@
 """Two models on the same patients: differences that a paired test can stand behind."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,9 @@ def compare_pair(first: Answers, second: Answers, rounds: int = ROUNDS, seed: in
     same = first.classes == second.classes and first.groups == second.groups
     if not same or not np.array_equal(first.labels, second.labels):
         raise RunError("the two runs have other slices, labels, patients or classes. Compare runs of the same split")
+    # The same slices are of the same sources, whether or not each table of answers says so.
+    origins = first.origins if any(first.origins) else second.origins
+    first, second = replace(first, origins=origins), replace(second, origins=origins)
     differences: dict[str, Estimate] = {}
     theirs = headline(second)
     for scope, measures in headline(first).items():
@@ -53,8 +56,6 @@ def compare_pair(first: Answers, second: Answers, rounds: int = ROUNDS, seed: in
             continue
         draws = PatientBootstrap(measures.groups, rounds, seed)
         for name, metric in measures.metrics.items():
-            if scope not in theirs or name not in theirs[scope].metrics:  # one of the two knows no sources
-                continue
             change = difference(theirs[scope].metrics[name], metric)
             differences[name] = draws.estimate(change, kind_of(name).better)
     return Pair(differences, _patients(first, second))

@@ -10,9 +10,9 @@ import numpy as np
 from scipy.special import softmax
 
 from tumorlens.bootstrap import ROUNDS
-from tumorlens.evaluate.answers import FILE, SIMILAR, TUMOURS, Answers, restrict
+from tumorlens.evaluate.answers import TUMOURS, Answers, restrict
 from tumorlens.evaluate.metrics import Measures, Table, accuracy, macro_auc, tabulate
-from tumorlens.records import Estimate
+from tumorlens.records import FILE, SIMILAR, Estimate
 
 
 def is_patient(group: str) -> bool:
@@ -57,10 +57,10 @@ def patient_measures(answers: Answers) -> Measures:
 
     Asked are a patient's tumour slices alone, and of them the tumour classes alone: that a tumour was overlooked does
     not count here. `accuracy`: the most probable type is the label. `auc`: the mean over the types that are there, each
-    against the others; left out where there is but one.
+    against the others; left out where there is but one. A model that knows but one type has no figures here.
     """
     slices = patient_slices(answers, TUMOURS)
-    if not len(slices):
+    if not len(slices) or len(set(TUMOURS) & set(answers.classes)) < 2:
         return Measures({}, (), 0)
     pooled = pool(restrict(slices, TUMOURS))
     metrics = {"accuracy": accuracy(pooled)}

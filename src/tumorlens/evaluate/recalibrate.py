@@ -19,14 +19,15 @@ from scipy.special import log_softmax, softmax
 from tumorlens.bootstrap import ROUNDS, PatientBootstrap
 from tumorlens.errors import RunError
 from tumorlens.evaluate import calibration
-from tumorlens.evaluate.answers import FILE, FLOOR, Answers, collect
+from tumorlens.evaluate.answers import FLOOR, Answers, collect
 from tumorlens.evaluate.kinds import estimate
 from tumorlens.evaluate.leaks import between_folds
 from tumorlens.evaluate.run_folder import Run
 from tumorlens.evaluate.selective import LabelSetFigures, label_set_figures
 from tumorlens.model.label_sets import LabelSets, fit_label_sets, label_set
 from tumorlens.model.temperature import fit_temperature
-from tumorlens.records import Estimate, Prediction
+from tumorlens.records import FILE, Estimate, Prediction
+from tumorlens.textfile import write_whole
 from tumorlens.values import estimates_json, plain
 
 #: How probabilities are made from logits.
@@ -188,9 +189,7 @@ def save_recalibration(found: Recalibration, path: Path) -> None:
         "measured_coverage": found.coverage,
         "sets": plain(asdict(found.sets)) if found.sets else None,
     }
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, json.dumps(values, indent=2) + "\n")
 
 
 def _logits(run: Run, answers: Answers) -> NDArray[np.float64]:

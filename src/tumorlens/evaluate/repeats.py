@@ -16,7 +16,7 @@ from tumorlens.evaluate.pairs import Pair, compare_pair
 from tumorlens.evaluate.run_folder import read_pooled
 from tumorlens.records import Estimate, Prediction
 
-#: The rows of one run's tested pictures by file and frame.
+#: The rows of one side of a run, by file and frame: of tested pictures where there are any.
 Rows = Mapping[tuple[str, int], Prediction]
 
 
@@ -59,7 +59,7 @@ def compare_runs(folders: Sequence[Path], evaluations: Sequence[Evaluation], rou
     ]  # fmt: skip
     names = dict.fromkeys(name for row in points for name in row)
     rows = {name: tuple(row.get(name, float("nan")) for row in points) for name in names}
-    tested = [_tested(folder) for folder in folders]
+    tested = [_rows(folder, item.main) for folder, item in zip(folders, evaluations, strict=True)]
     alike = all(part and part.keys() == tested[0].keys() for part in tested)
     figures: dict[str, Estimate] = {}
     pair = None
@@ -94,6 +94,7 @@ def ensemble(runs: Sequence[Rows]) -> list[Prediction]:
     return joint
 
 
-def _tested(folder: Path) -> Rows:
+def _rows(folder: Path, side: str) -> Rows:
     run, _ = read_pooled(folder)
-    return {(item.source, item.frame): item for item in run.tested if item.status == "ok" and item.label}
+    of_side = (item for item in run.predictions if (item.split or "test") == side)
+    return {(item.source, item.frame): item for item in of_side if item.status == "ok" and item.label}

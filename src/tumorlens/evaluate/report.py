@@ -12,9 +12,11 @@ from tumorlens import DISCLAIMER, __version__
 from tumorlens.evaluate import figures as plots
 from tumorlens.evaluate import tables
 from tumorlens.evaluate.evaluation import Evaluation
+from tumorlens.evaluate.kinds import INTERVALS
 from tumorlens.evaluate.limits import limits
 from tumorlens.evaluate.mistakes import Mistake
 from tumorlens.records import Estimate, class_title
+from tumorlens.textfile import write_whole
 
 
 def write_report(evaluation: Evaluation, path: Path) -> None:
@@ -26,6 +28,7 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
         version=__version__,
         disclaimer=DISCLAIMER,
         warnings=evaluation.warnings,
+        intervals=INTERVALS,
         split_note=evaluation.split_note,
         leaky=evaluation.leaky,
         lead=_lead(evaluation),
@@ -43,9 +46,7 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
         limits=limits(evaluation),
         provenance=evaluation.provenance,
     )
-    temporary = path.with_suffix(".part")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, page)
 
 
 def _lead(evaluation: Evaluation) -> str:

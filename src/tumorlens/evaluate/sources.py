@@ -3,16 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from tumorlens.bootstrap import ROUNDS, Metric, share
+from tumorlens.bootstrap import LEAST_GROUPS, ROUNDS, Metric, share
 from tumorlens.evaluate.answers import NONE, TUMOURS, Answers
 from tumorlens.evaluate.calibration import log_odds
 from tumorlens.evaluate.metrics import Measures, tumour_measures
 from tumorlens.evaluate.patients import patient_measures, patient_slices, pool
 from tumorlens.evaluate.ranks import auc
 from tumorlens.records import Estimate
-
-#: A source with fewer patient groups has no figures of its own: an interval over so few says nothing.
-LEAST_GROUPS = 5
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tumorlens.bootstrap import ROUNDS
+from tumorlens.bootstrap import LEAST_GROUPS, ROUNDS
 from tumorlens.evaluate.answers import TUMOURS, Answers
 from tumorlens.evaluate.metrics import Measures, accuracy, macro_auc
 from tumorlens.records import Estimate, class_title
-
-#: A part with fewer patient groups has no figures: an interval over so few says nothing.
-LEAST_GROUPS = 5
 
 
 @dataclass(frozen=True)

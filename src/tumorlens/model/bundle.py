@@ -19,6 +19,7 @@ from tumorlens.data.manifest import file_hash
 from tumorlens.errors import BundleError
 from tumorlens.model.blocks import LAST_BLOCK
 from tumorlens.model.label_sets import LabelSets
+from tumorlens.textfile import write_whole
 
 CARD = "model.json"
 ONNX = "model.onnx"
@@ -129,9 +130,7 @@ def write_card(folder: Path, card: Card, without: Container[str] = ()) -> Card:
     names = sorted(path.name for path in folder.iterdir() if path.name in known and path.name not in without)
     files = {name: file_hash(folder / name) for name in names}
     complete = card.model_copy(update={"schema_version": SCHEMA_VERSION, "files": files})
-    temporary = folder / f"{CARD}.part"
-    temporary.write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    temporary.replace(folder / CARD)
+    write_whole(folder / CARD, complete.model_dump_json(indent=2) + "\n")
     return complete
 
 

@@ -15,6 +15,7 @@ import tumorlens
 from tumorlens.config import TrainSettings
 from tumorlens.data.manifest import file_hash
 from tumorlens.errors import RunError
+from tumorlens.textfile import write_whole
 
 CONFIG = "config.json"
 _PART = f"{CONFIG}.part"  # what a full disk leaves behind
@@ -81,9 +82,7 @@ def open_run(folder: Path, config: dict[str, Any], resume: bool) -> RunPaths:
 def write_config(folder: Path, config: dict[str, Any]) -> None:
     """Write `config.json`, whole; the folder is made."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / _PART
-    temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(folder / CONFIG)
+    write_whole(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
 def check_same(folder: Path, config: dict[str, Any]) -> None:

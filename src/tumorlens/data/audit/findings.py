@@ -44,6 +44,13 @@ class Match:
     foreign: bool = False
 
     @property
+    def tells_patient(self) -> bool:
+        """Whether the first is taken for the second's patient: a near copy may be of another head, so it says whose a
+        picture is only where nobody else does.
+        """
+        return self.kind != "near copy" or not self.first.patient_id
+
+    @property
     def turned(self) -> str:
         """The orientation in words."""
         return NAMES[self.orientation]
@@ -178,7 +185,8 @@ def _groups(samples: Sequence[Sample], recovered: dict[int, Match]) -> list[list
     """Each image's own patient group and its recovered one; the two sets may use one name for different patients."""
     named = [[("own", sample.patient_group)] for sample in samples]
     for number, match in recovered.items():
-        named[number].append(("other", match.second.patient_group))
+        if match.tells_patient:
+            named[number].append(("other", match.second.patient_group))
     return [[name for name in names if name[1]] for names in named]
 
 

@@ -17,6 +17,7 @@ from tumorlens.data.audit.findings import Audit, Finding, Match, class_table, si
 from tumorlens.data.preprocess import resize
 from tumorlens.data.readers import read_slice
 from tumorlens.records import Sample, class_title
+from tumorlens.textfile import write_whole
 from tumorlens.values import plain
 
 SCHEMA = 1
@@ -55,8 +56,8 @@ def write_audit(audit: Audit, name: str, root: Path, against_root: Path | None, 
         slices=len(audit.samples),
         bias=audit.bias,
     )
-    (folder / "audit.html").write_text(html, encoding="utf-8")
-    (folder / "audit.json").write_text(json.dumps(_as_json(audit, name), indent=1) + "\n", encoding="utf-8")
+    write_whole(folder / "audit.html", html)
+    write_whole(folder / "audit.json", json.dumps(_as_json(audit, name), indent=1) + "\n")
 
 
 def _as_json(audit: Audit, name: str) -> dict[str, Any]:

@@ -46,8 +46,7 @@ def write_recovered(
             mask=_moved(root, sample.mask, folder) if sample.mask else "",
         )
         match = recovered.get(number)
-        # A near copy may be of another head: it names a patient only where none is known.
-        if match and match.second.patient_id and (match.kind == "copy" or not sample.patient_id):
+        if match and match.second.patient_id and match.tells_patient:
             mask = f"masks/{number:06d}.png" if match.second.mask and match.kind == "copy" else ""
             if mask:
                 values = transferred_mask(match, root, against_root)

@@ -135,7 +135,7 @@ def read_mask(root: Path, sample: Sample) -> NDArray[np.bool_] | None:
     else:
         # Drawn on the pixels as they are stored; the picture may have been turned upright.
         shown = read_slice(root, sample)
-        drawn = read_slices(entry, ReadOptions(frame=sample.frame))[0]
+        drawn = _drawn(entry, sample.frame)
         mask = turn(turn_back(drawn.pixels > 0, drawn.orientation), shown.orientation)
         sample = replace(sample, height=shown.pixels.shape[0], width=shown.pixels.shape[1])
     if mask.shape != (sample.height, sample.width):
@@ -144,6 +144,17 @@ def read_mask(root: Path, sample: Sample) -> NDArray[np.bool_] | None:
             f"{sample.height}; they must be alike. Give the mask of this picture"
         )
     return mask
+
+
+def _drawn(entry: Entry, frame: int) -> Slice:
+    """The page of a drawn mask; one that has but one page is of this very row, whatever the frame of its picture."""
+    try:
+        return read_slices(entry, ReadOptions(frame=frame))[0]
+    except InputError:
+        found = read_slices(entry)
+        if len(found) > 1:
+            raise
+        return found[0]
 
 
 def find_inputs(paths: Sequence[Path]) -> list[Entry | Refused]:

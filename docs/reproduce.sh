@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# From labelled folders to a trained, measured, exported model and its answers: how the reference model was made.
+# From labelled folders to a trained, measured, exported model and its answers: the recipe of the reference model. What differed for
+# the one that ships is in docs/decisions.md, the data in docs/training.md.
 #
 #   bash docs/reproduce.sh DATA WEIGHTS OUT               fold 0 (53 minutes on two cores with bfloat16) and a last model
 #   FOLDS="0 1 2 3 4" bash docs/reproduce.sh DATA WEIGHTS OUT   the whole cross-validation, four and a half hours

@@ -17,6 +17,7 @@ from tumorlens.config import (  # noqa: E402
     load_settings,
     preset_names,
 )
+from tumorlens.data.manifest import read_manifest, write_manifest  # noqa: E402
 from tumorlens.data.predictions import read_predictions  # noqa: E402
 from tumorlens.errors import CheckpointError, ManifestError, RunError, SplitError, TumorlensError  # noqa: E402
 from tumorlens.model.network import TumorNet  # noqa: E402
@@ -213,6 +214,17 @@ def test_what_does_not_go_together_is_said(
     assert "was trained for pictures of 64 pixels, these settings say 48" in notes[2]
 
 
+def test_a_class_without_slices_is_told(drawn_manifest: Path, tiny_settings: TrainSettings, tmp_path: Path) -> None:
+    """Of figshare alone a model never learns what no tumour is, and its users should not find out by themselves."""
+    rows = [item for item in read_manifest(drawn_manifest) if item.label != "no_tumor"]
+    write_manifest(rows, drawn_manifest.with_name("tumours.csv"))
+    told: list[str] = []
+    order = Order(drawn_manifest.with_name("tumours.csv"), tmp_path / "run", tiny_settings, None, layers=TINY)
+    with pytest.raises(KeyboardInterrupt):
+        train(order, Reporter(message=told.append, should_stop=lambda: True))
+    assert "no slice to learn from: No tumour. The model will not know it; add slices of it" in told
+
+
 def test_a_used_folder_is_not_overwritten(tiny_run: Path, drawn_manifest: Path, tiny_settings: TrainSettings) -> None:
     with pytest.raises(RunError, match="already in use"):
         train(Order(drawn_manifest, tiny_run, tiny_settings, None, layers=TINY))
@@ -237,7 +249,6 @@ def test_resuming_on_another_split_is_refused(
 
 def test_a_manifest_without_sides_or_files(tmp_path: Path, drawn_folder: Path, tiny_settings: TrainSettings) -> None:
     from tumorlens.data.index import index_folder
-    from tumorlens.data.manifest import write_manifest
 
     plain = index_folder(drawn_folder, tmp_path).samples
     write_manifest(plain, tmp_path / "plain.csv")

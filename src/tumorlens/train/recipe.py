@@ -19,7 +19,7 @@ from tumorlens.data.predictions import write_predictions
 from tumorlens.model.bundle import INT8, ONNX, REGION, WEIGHTS, Card, load_card, write_card
 from tumorlens.model.network import PARTS, TumorNet, freeze_before
 from tumorlens.model.weights import is_graph
-from tumorlens.records import CLASSES
+from tumorlens.records import CLASSES, class_title
 from tumorlens.train.accidents import said_clearly
 from tumorlens.train.blend import choose_blend, copied
 from tumorlens.train.checkpoint import SAVE_SECONDS, Progress, load_checkpoint, save_checkpoint
@@ -244,6 +244,9 @@ def _announce(
             f"{name}: {len(side)} slices of {groups} patient groups ("
             + ", ".join(f"{label} {counts[label]}" for label in CLASSES) + ")"
         )  # fmt: skip
+    shown = {sample.label for sample in dataset.side("train").samples}
+    if lacking := [class_title(name) for name in CLASSES if name not in shown]:
+        reporter.message(f"no slice to learn from: {', '.join(lacking)}. The model will not know it; add slices of it")
     if settings.class_weights:
         side = dataset.side("train")
         weights = class_weights(side.labels, len(CLASSES), slice_odds(side, settings)).tolist()

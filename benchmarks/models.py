@@ -70,17 +70,18 @@ def show_maps(models: list[Predictor], samples: list[Sample], root: Path, side: 
     """Grad-CAM of the predicted class's probability against the masks, where there are any."""
     if not any(item.mask for item in samples):
         return
-    peaks, energies = [], []
+    scored = []
     for predictor in models:
         draw = graph_methods(predictor)["gradcam"]
-        cases = list(cases_of(predictor, samples, root, side))
-        scores = [score_case(case, draw) for case in cases]
-        peaks.append(np.array([item.peak for item in scores]))
-        energies.append(np.array([item.energy for item in scores]))
-    bootstrap = PatientBootstrap([case.group for case in cases])
-    for what, both in (("peak in the tumour", peaks), ("share of the map in it", energies)):
-        said = [str(bootstrap.estimate(mean(values))) for values in (*both, both[1] - both[0])]
-        sys.stdout.write(f"Grad-CAM, {what}, {len(cases)} slices: {' | '.join(said)} (difference)\n")
+        cases = cases_of(predictor, samples, root, side)
+        scored.append({(case.sample.path, case.sample.frame): (case.group, score_case(case, draw)) for case in cases})
+    # On the square of a smaller model a tumour may have no pixel.
+    pairs = [(group, own, scored[1][key][1]) for key, (group, own) in scored[0].items() if key in scored[1]]
+    bootstrap = PatientBootstrap([group for group, *_ in pairs])
+    for what, name in (("peak in the tumour", "peak"), ("share of the map in it", "energy")):
+        first, second = (np.array([getattr(pair[number], name) for pair in pairs]) for number in (1, 2))
+        said = [str(bootstrap.estimate(mean(values))) for values in (first, second, second - first)]
+        sys.stdout.write(f"Grad-CAM, {what}, {len(pairs)} slices: {' | '.join(said)} (difference)\n")
 
 
 if __name__ == "__main__":

@@ -174,7 +174,7 @@ def test_grey_values_may_go_through_the_headers_window() -> None:
     script = """
 import streamlit as st
 from tumorlens.app.study import _cut
-st.write(str([_cut(names) for names in (["a.png"], ["b.dcm"], ["c.nii.gz"])]))
+st.write(str([_cut(*kinds) for kinds in ((False, False), (False, True), (True, False))]))
 """
     page = AppTest.from_string(script, default_timeout=30).run()
     assert len(page.toggle) == 1 and page.markdown[0].value.count("window=False") == 3
@@ -321,3 +321,73 @@ def test_models_are_chosen_among_those_that_are_named(monkeypatch: pytest.Monkey
         (run / "model.json").write_text("{}")
     monkeypatch.setenv(MODELS_VARIABLE, ":".join(map(str, runs)))
     assert list(models()) == ["reference", "a/bundle", "b/bundle"]
+
+
+def test_kinds_of_uploads_are_known_by_content() -> None:
+    """DICOM files often have no ending, and a ZIP may hold a volume."""
+    script = """
+import io, zipfile
+from types import SimpleNamespace
+import streamlit as st
+from tumorlens.app import study
+from tumorlens.examples import EXAMPLES
+volume = next(item.path for item in EXAMPLES if item.key == "lesion_volume")
+packed = io.BytesIO()
+with zipfile.ZipFile(packed, "w") as archive:
+    archive.write(volume, "case/scan.nii.gz")
+    archive.writestr("case/notes.txt", "none")
+files = {"picture.dat": EXAMPLES[0].path.read_bytes(), "IM1": bytes(128) + b"DICM", "case.zip": packed.getvalue(),
+         "empty": b""}
+uploads = [SimpleNamespace(name=name, file_id=name, getvalue=lambda data=data: data) for name, data in files.items()]
+st.write(str([study._kinds([item]) for item in uploads] + [study._kinds(uploads)]))
+"""
+    page = AppTest.from_string(script, default_timeout=60).run()
+    assert not page.exception
+    expected = [(False, False), (False, True), (True, False), (False, False), (True, True)]
+    assert page.markdown[0].value == str(expected)
+
+
+def test_nothing_of_an_upload_is_kept_where_its_reader_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tumorlens.app import folder
+    from tumorlens.data.readers import nifti
+
+    class LeftError(BaseException):
+        """As Streamlit stops a script whose page was closed."""
+
+    def leave(*_: object) -> None:
+        raise LeftError
+
+    volume = next(item.path for item in EXAMPLES if item.key == "lesion_volume")
+    monkeypatch.setattr(folder, "_answer_waiting", leave)
+    with pytest.raises(LeftError):
+        folder._answer([("jane_doe.nii.gz", volume.read_bytes())], {}, Predictor(REFERENCE))
+    assert not nifti._RECENT._volumes
+
+
+def test_every_bad_file_of_a_name_has_its_row() -> None:
+    from tumorlens.app import folder
+
+    rows: dict[str, folder.Row] = {}
+    for drop in ([("IM1", b"words"), ("IM1", b"")], [("IM1", b"more words")]):
+        folder._answer(drop, rows, Predictor(REFERENCE))
+    assert [row.answer.prediction.source for row in rows.values()] == ["IM1", "IM1 (2)"]
+    assert "empty" in list(rows.values())[1].answer.prediction.message
+
+
+def test_figures_are_counted_again_when_a_fold_comes_goes_or_is_replaced(tmp_path: Path) -> None:
+    import os
+
+    from tumorlens.app.results import _stamp
+
+    for fold in range(2):
+        (tmp_path / f"fold{fold}").mkdir()
+        (tmp_path / f"fold{fold}" / "predictions.csv").write_text("a")
+    found = [_stamp(tmp_path)]
+    (tmp_path / "fold0" / "predictions.csv").write_text("other")
+    os.utime(tmp_path / "fold0" / "predictions.csv", (1, 1))  # copied with its time
+    found.append(_stamp(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    found.append(_stamp(tmp_path))
+    shutil.rmtree(tmp_path / "fold1")
+    found.append(_stamp(tmp_path))
+    assert len(set(found)) == 4

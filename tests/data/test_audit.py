@@ -228,6 +228,9 @@ def test_a_mask_of_one_page_is_of_its_row_whatever_the_frame(tmp_path: Path) -> 
     row = replace(sample("volume.tif", "glioma"), frame=2, mask="mask.png", width=40, height=40)
     mask = read_mask(tmp_path, row)
     assert mask is not None and mask.sum() == 16
+    Image.fromarray(drawn).save(tmp_path / "mask.jpg", quality=60)  # leaves traces around the outline
+    mask = read_mask(tmp_path, replace(row, mask="mask.jpg"))
+    assert mask is not None and np.array_equal(mask, drawn > 0)
     masks = [Image.fromarray(np.zeros((40, 40), dtype=np.uint8)) for _ in range(2)]
     masks[0].save(tmp_path / "masks.tif", save_all=True, append_images=masks[1:])
     with pytest.raises(InputError, match="no page 2 in it"):

@@ -31,7 +31,7 @@ def put(path: Path, label: str = "glioma", number: int = 0) -> None:
 @pytest.mark.parametrize(
     ("name", "label"),
     [("notumor", "no_tumor"), ("no_tumor", "no_tumor"), ("No Tumour", "no_tumor"), ("glioma_tumor", "glioma"),
-     ("Meningioma", "meningioma"), ("pituitary_tumor", "pituitary"), ("cats", None)],
+     ("Meningioma", "meningioma"), ("pituitary_tumor", "pituitary"), ("cats", None), ("No 1", None), ("NO_003", None)],
 )  # fmt: skip
 def test_folder_names(name: str, label: str | None) -> None:
     assert class_of_folder(name) == label

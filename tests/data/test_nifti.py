@@ -323,3 +323,36 @@ def test_maps_are_written_where_the_volume_lies(tmp_path: Path, codes: str, plan
 def test_slices_are_no_strips(tmp_path: Path, shape: tuple[int, int, int], plane: str) -> None:
     values = np.random.default_rng(0).random(shape, dtype=np.float32) + 1
     assert {item.plane for item in read_slices(save(tmp_path / "v.nii", values))} == {plane}
+
+
+@pytest.mark.parametrize("unit", [5, 255, 1, 3])
+def test_units_that_cannot_be_are_millimetres(tmp_path: Path, unit: int) -> None:
+    """Codes that nobody defined; and metres or micrometres, of which no voxel could be so large or small."""
+    save(tmp_path / "v.nii", BODY)
+    data = bytearray((tmp_path / "v.nii").read_bytes())
+    data[123] = unit  # xyzt_units
+    (tmp_path / "v.nii").write_bytes(data)
+    told, plain = (read_slices(path)[0].spacing for path in (tmp_path / "v.nii", save(tmp_path / "w.nii", BODY)))
+    assert told == plain
+
+
+def test_the_mask_of_another_place_is_refused(tmp_path: Path) -> None:
+    """The same voxels with another affine would be turned another way; stored another way they lie where they were."""
+    import nibabel as nib
+    from nibabel.orientations import axcodes2ornt, ornt_transform
+
+    values = np.zeros((30, 32, 24), dtype=np.int16)
+    affine = np.diag([-1.0, -1.0, 3.0, 1.0])
+    nib.save(nib.Nifti1Image(values, affine), tmp_path / "v.nii")
+    volume = Entry(str(tmp_path / "v.nii"))
+    shifted, fine, near = (affine.copy() for _ in range(3))
+    shifted[2, 3], near[2, 3] = 60, 1.5
+    fine[2, 2] = 2
+    for other, same in ((np.eye(4), False), (shifted, False), (fine, False), (near, True), (affine, True)):
+        nib.save(nib.Nifti1Image(values, other), tmp_path / "m.nii")
+        assert nifti.same_grid(volume, Entry(str(tmp_path / "m.nii"))) is same
+    turned = nib.Nifti1Image(values, affine).as_reoriented(ornt_transform(axcodes2ornt("LPS"), axcodes2ornt("SAR")))
+    nib.save(turned, tmp_path / "m.nii")
+    assert nifti.same_grid(volume, Entry(str(tmp_path / "m.nii")))
+    nib.save(nib.Nifti1Image(values[:-1], affine), tmp_path / "m.nii")
+    assert not nifti.same_grid(volume, Entry(str(tmp_path / "m.nii")))

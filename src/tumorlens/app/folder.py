@@ -20,7 +20,7 @@ from PIL import Image
 from tumorlens.app import parts, view, words
 from tumorlens.data.answer_file import answers_as
 from tumorlens.data.index import class_of_folder
-from tumorlens.data.readers import Entry, ReadOptions, Refused, forget, in_uploads, is_known, read_slices
+from tumorlens.data.readers import Entry, ReadOptions, Refused, in_uploads, is_known, read_slices
 from tumorlens.errors import TumorlensError
 from tumorlens.examples import EXAMPLES
 from tumorlens.explain.overlay import to_grey
@@ -108,11 +108,15 @@ def _take_files(rows: dict[str, Row], predictor: Predictor) -> None:
         accept_multiple_files=True if kind == "Files" else "directory",
     )  # fmt: skip
     if left := st.session_state.pop("left_out", 0):
-        st.warning(words.FOLDER_LEFT_OUT.format(n=left, most=MOST))
+        st.warning(words.FOLDER_LEFT_OUT.format(n=left, most=MOST, megabytes=MOST_BYTES >> 20))
+    if other := st.session_state.pop("no_pictures", 0):
+        st.warning(words.FOLDER_NO_PICTURES.format(n=other))
     if uploads:
         files = [(item.name, item.getvalue()) for item in uploads]
-        # A file that somebody chose is worth a sentence; a folder is searched, as `predict` does it.
-        _answer([file for file in files if kind == "Files" or is_known(Entry(*file))], rows, predictor)
+        # A file that somebody chose is worth a row; a folder is searched, as `predict` does it.
+        known = [file for file in files if kind == "Files" or is_known(Entry(*file))]
+        st.session_state["no_pictures"] = len(files) - len(known)
+        _answer(known, rows, predictor)
         st.session_state["drop"] = number + 1
         st.rerun()
 
@@ -121,18 +125,18 @@ def _answer(files: Sequence[tuple[str, bytes]], rows: dict[str, Row], predictor:
     """Answer files a few at a time, with a bar; what is answered stays where the reader stops it."""
     bar = st.progress(0.0, text="Reading …")
     waiting: list[tuple[str, Slice]] = []
-    entries = in_uploads([Entry(name, data) for name, data in files])
-    for done, entry in enumerate(entries, start=1):
-        if len(rows) + len(waiting) >= MOST or sum(len(row.png) for row in rows.values()) > MOST_BYTES:
-            st.session_state["left_out"] = len(entries) - done + 1
-            break
-        waiting += _slices(entry, rows, predictor)
-        if len(waiting) >= BATCH:
-            _answer_waiting(waiting, rows, predictor)
-            waiting = []
-            bar.progress(done / len(entries), text=f"{done} of {len(entries)} files")
-    _answer_waiting(waiting, rows, predictor)
-    forget()
+    with parts.let_go():
+        entries = in_uploads(parts.entries_of(files))
+        for done, entry in enumerate(entries, start=1):
+            if len(rows) + len(waiting) >= MOST or sum(len(row.png) for row in rows.values()) > MOST_BYTES:
+                st.session_state["left_out"] = len(entries) - done + 1
+                break
+            waiting += _slices(entry, rows, predictor)
+            if len(waiting) >= BATCH:
+                _answer_waiting(waiting, rows, predictor)
+                waiting = []
+                bar.progress(done / len(entries), text=f"{done} of {len(entries)} files")
+        _answer_waiting(waiting, rows, predictor)
     bar.empty()
 
 
@@ -143,7 +147,8 @@ def _slices(entry: Entry | Refused, rows: dict[str, Row], predictor: Predictor) 
             raise TumorlensError(entry.message)
         slices = read_slices(entry, ReadOptions(most=parts.MOST_PIXELS))
     except TumorlensError as error:
-        rows.setdefault(f"bad {entry.address}", Row(Answer(failed(entry.address, 0, str(error), predictor.classes))))
+        answer = Answer(failed(entry.address, 0, str(error), predictor.classes))
+        rows.setdefault(f"bad {entry.address}\n{error}", Row(answer))
         return []
     found = []
     for item in slices:

@@ -3,7 +3,9 @@
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -29,6 +31,8 @@ from tumorlens.runtime.predictor import Predictor
 
 #: Names further model folders, separated as in PATH.
 MODELS_VARIABLE = "TUMORLENS_MODELS"
+#: Files with the time of their last change and their size.
+Stamp = tuple[tuple[str, int, int], ...]
 #: Of the uploads of one study: 400 MB as they are held.
 MOST_PIXELS = 100_000_000
 STYLE = """
@@ -74,7 +78,7 @@ def models() -> dict[str, Path]:
     named = [Path(text) for text in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if text]
     found = {"reference": REFERENCE}
     for path in named:
-        if not (path / CARD).is_file():
+        if not (path / CARD).is_file() or path.resolve() in {other.resolve() for other in found.values()}:
             continue
         # Bundles of runs are all called `bundle`: then the run's name tells them apart, else the whole path.
         names = (path.name, f"{path.resolve().parent.name}/{path.name}", str(path))
@@ -89,21 +93,37 @@ def choose_predictor() -> Predictor | None:
     if len(found) > 1:
         name = st.selectbox("Model", list(found), key="model", bind="query-params")
     try:
-        return _load(str(found[name]))
+        return _load(str(found[name]), stamp([found[name] / CARD]))
     except TumorlensError as error:
         st.error(literal(f"The model cannot be loaded: {error}"))
         return None
 
 
-@st.cache_resource(show_spinner="Loading the model …")
-def _load(folder: str) -> Predictor:
+@st.cache_resource(show_spinner="Loading the model …", max_entries=8)
+def _load(folder: str, written: Stamp) -> Predictor:
     return Predictor(Path(folder))
+
+
+def stamp(paths: Iterable[Path]) -> Stamp:
+    """What changes when one of these files does, comes or goes."""
+    return tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(paths) if path.is_file())
 
 
 def model_key(predictor: Predictor) -> str:
     """What tells a model from another: answers of one are not to be shown as the other's. Of one and the same graph
     there may be several, calibrated differently."""
     return hashlib.sha256(predictor.card.model_dump_json().encode()).hexdigest()[:16]
+
+
+def entries_of(files: Sequence[tuple[str, bytes]]) -> list[Entry]:
+    """Uploaded files by name and content, what was given twice once. Scanners call the first file of every series IM1:
+    of one name the second gets a number, so that each keeps its own facts and rows."""
+    seen: Counter[str] = Counter()
+    entries = []
+    for name, data in dict.fromkeys(files):
+        seen[name] += 1
+        entries.append(Entry(name if seen[name] == 1 else f"{name} ({seen[name]})", data))
+    return entries
 
 
 def read_uploads(
@@ -118,23 +138,32 @@ def read_uploads(
     problems: list[str] = []
     facts: dict[str, dict[str, str]] = {}
     pixels = 0
-    for entry in in_uploads([Entry(name, data) for name, data in files]):
-        if isinstance(entry, Refused):
-            problems.append(entry.message)
-            continue
-        if pixels >= MOST_PIXELS:
-            problems.append(words.TOO_MUCH.format(most=MOST_PIXELS // 1_000_000, name=entry.name))
-            break
-        try:
-            found = read_slices(entry, replace(options, most=MOST_PIXELS - pixels))
-        except TumorlensError as error:
-            problems.append(str(error))
-            continue
-        slices += found
-        facts[entry.address] = header_facts(entry)
-        pixels += sum(item.pixels.size for item in found)
-    forget()
+    with let_go():
+        for entry in in_uploads(entries_of(files)):
+            if isinstance(entry, Refused):
+                problems.append(entry.message)
+                continue
+            if pixels >= MOST_PIXELS:
+                problems.append(words.TOO_MUCH.format(most=MOST_PIXELS // 1_000_000, name=entry.name))
+                break
+            try:
+                found = read_slices(entry, replace(options, most=MOST_PIXELS - pixels))
+            except TumorlensError as error:
+                problems.append(str(error))
+                continue
+            slices += found
+            facts[entry.address] = header_facts(entry)
+            pixels += sum(item.pixels.size for item in found)
     return slices, problems, facts
+
+
+@contextmanager
+def let_go() -> Iterator[None]:
+    """Nothing of an upload is kept after it was read, also where the reader leaves meanwhile."""
+    try:
+        yield
+    finally:
+        forget()
 
 
 def problems_told(problems: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from tumorlens.errors import TumorlensError
 from tumorlens.evaluate import figures
 from tumorlens.evaluate.evaluation import Evaluation, evaluate_run
 from tumorlens.evaluate.repeats import compare_runs
-from tumorlens.evaluate.run_folder import PREDICTIONS, find_manifest, read_pooled
+from tumorlens.evaluate.run_folder import CONFIG, PREDICTIONS, find_manifest, read_pooled
 from tumorlens.evaluate.tables import Grid, comparison_grid, figure_grids, grids
 from tumorlens.explain.overlay import to_grey
 from tumorlens.records import Estimate, class_title
@@ -65,13 +65,13 @@ def find_runs() -> dict[str, Path]:
     return found
 
 
-def _stamp(folder: Path) -> float:
-    """When the answers of a run were last changed."""
-    return max((path.stat().st_mtime for path in folder.glob(f"**/{PREDICTIONS}")), default=0.0)
+def _stamp(folder: Path) -> parts.Stamp:
+    """What changes when the answers or the folds of a run do."""
+    return parts.stamp(path for name in (PREDICTIONS, CONFIG) for path in folder.glob(f"**/{name}"))
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _evaluated(folder: str, stamp: float) -> Evaluation:
+def _evaluated(folder: str, written: parts.Stamp) -> Evaluation:
     return evaluate_run(Path(folder))
 
 
@@ -163,7 +163,8 @@ def _confusion(found: Evaluation, folder: Path | None) -> None:
         return
     row, column = int(cells[0][0]), titles.index(cells[0][1])
     chosen = (answers.labels == row) & (answers.predicted == column)
-    st.markdown(f"**{int(chosen.sum())} slices of {titles[row].lower()} answered {titles[column].lower()}**")
+    said = [parts.literal(title.lower()) for title in (titles[row], titles[column])]
+    st.markdown(f"**{int(chosen.sum())} slices of {said[0]} answered {said[1]}**")
     slices = _slices_of(found, folder, chosen)
     st.dataframe(slices, hide_index=True, alt="The slices of this cell")
     if not _pictures([item["Slice"] for item in slices], folder) and row != column:

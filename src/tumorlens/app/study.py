@@ -7,15 +7,13 @@ from typing import Any
 import streamlit as st
 
 from tumorlens.app import parts, view, words
-from tumorlens.data.readers import Entry, Plane, ReadOptions, read_slices
+from tumorlens.data.readers import Entry, Plane, ReadOptions, has_window, in_uploads, is_volume, read_slices
 from tumorlens.examples import EXAMPLES, Example
 from tumorlens.explain.profile import profile
 from tumorlens.pipeline import BATCH, Explained
 from tumorlens.records import Slice
 from tumorlens.runtime.predictor import Answer, Predictor
 
-VOLUMES = (".nii", ".nii.gz")
-WINDOWED = (".dcm", ".dicom", ".ima", ".zip")  # may have a window in their headers
 PLANES: dict[Plane, str] = {"": "as acquired", "axial": "axial", "coronal": "coronal", "sagittal": "sagittal"}
 PROFILED = 48  # slices of a volume that are answered at once, evenly spaced
 
@@ -83,7 +81,7 @@ def _choose() -> Study | None:
     uploads = _dropped_last(uploads or [])
     if not uploads:
         return _example()
-    options = _cut([item.name for item in uploads])
+    options = _cut(*_kinds(uploads))
     key = "_".join([*(item.file_id for item in uploads), options.plane, "window" if options.window else ""])
     kept: Study | None = st.session_state.get("study")
     if kept is not None and kept.key == key:  # reading a volume takes a moment; it is read once
@@ -113,20 +111,33 @@ def _example() -> Study:
     keys = [item.key for item in EXAMPLES]
     chosen = st.session_state.get("example") or st.query_params.get("example", keys[0])
     example = next((item for item in EXAMPLES if item.key == chosen), EXAMPLES[0])
-    options = _cut([example.path.name])
+    options = _cut(is_volume(Entry(str(example.path))), False)
     return Study(f"{example.key}{options.plane}", example.title, read_slices(example.path, options), example.note)
 
 
-def _cut(names: Sequence[str]) -> ReadOptions:
+def _kinds(uploads: Sequence[Any]) -> tuple[bool, bool]:
+    """Whether there are volumes and DICOM files among uploads, by their content; kept while they are looked at."""
+    key = tuple(item.file_id for item in uploads)
+    kept: tuple[object, tuple[bool, bool]] | None = st.session_state.get("kinds")
+    if kept is None or kept[0] != key:
+        with parts.let_go():
+            files = parts.entries_of([(item.name, item.getvalue()) for item in uploads])
+            entries = [item for item in in_uploads(files) if isinstance(item, Entry)]
+            kept = (key, (any(map(is_volume, entries)), any(map(has_window, entries))))
+        st.session_state["kinds"] = kept
+    return kept[1]
+
+
+def _cut(volumes: bool, windows: bool) -> ReadOptions:
     """How files are to be read: the plane of volumes, the grey values of DICOM; asked where there are such."""
     plane: Plane | None = ""
     window = False
-    if any(name.lower().endswith(VOLUMES) for name in names):
+    if volumes:
         plane = st.segmented_control(
             "Plane", list(PLANES), default="", format_func=PLANES.__getitem__, key="plane", required=True,
             bind="query-params", help=words.PLANE_HELP,
         )  # fmt: skip
-    if any(name.lower().endswith(WINDOWED) for name in names):
+    if windows:
         window = st.toggle(words.WINDOW, key="window", bind="query-params", help=words.WINDOW_HELP)
     return ReadOptions(plane=plane or "", window=window)
 

@@ -59,7 +59,11 @@ STRONGEST = (
 FOLDER_ABOUT = "Drop many pictures, or ZIP archives of them: a row a slice, to sort, filter, open and download."
 FOLDER_LIMIT = "Up to {most} slices a session."
 FOLDER_EMPTY = "Nothing here yet. Drop files above, or try it with the examples."
-FOLDER_LEFT_OUT = "{n} more files were left out: a session takes {most} slices. Use `tumorlens predict` for more."
+FOLDER_LEFT_OUT = (
+    "{n} more files were left out: a session takes {most} slices, or {megabytes} MB of them. Use `tumorlens predict` "
+    "for more."
+)
+FOLDER_NO_PICTURES = "Left out of the folder as no pictures, by name and content: {n} files."
 OPEN_ROW = "Select a row to open it below."
 
 FOLDER_LABELLED = (

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -72,8 +73,8 @@ class Index:
 
 
 def class_of_folder(name: str) -> str | None:
-    """The class that a folder's name means, or None."""
-    return FOLDER_NAMES.get("".join(letter for letter in name.lower() if letter.isalpha()))
+    """The class that the name of a folder, or of an archive in an address, means, or None."""
+    return FOLDER_NAMES.get(re.sub(r"[\s_-]", "", name.lower()).removesuffix(SEPARATOR))
 
 
 def index_folder(folder: Path, relative_to: Path, label: str = "", salt: bytes = b"") -> Index:
@@ -297,14 +298,14 @@ def _row(row: Sample, picture: Slice, digest: Any, many: bool, volume: bool) -> 
 
 
 def _with_mask(rows: list[Sample], slices: list[Slice], base: Path) -> tuple[list[Sample], list[Slice]]:
-    masks = nifti.read_mask(
-        open_member(str(base / rows[0].mask)), ReadOptions(plane=cast(Plane, slices[0].plane), whole=True)
-    )
-    if len(masks) != len(slices) or any(
-        mask.shape != picture.pixels.shape for mask, picture in zip(masks, slices, strict=True)
-    ):
-        raise InputError(f"{rows[0].path}: its mask {rows[0].mask} is of another grid. Give the mask of this volume")
-    kept = [number for number, mask in enumerate(masks) if mask.sum() >= MASK_PIXELS]
+    mask = open_member(str(base / rows[0].mask))
+    if not nifti.same_grid(open_member(str(base / rows[0].path)), mask):
+        raise InputError(
+            f"{rows[0].path}: its mask {rows[0].mask} is of another grid, by its size or its affine. Give the mask of "
+            "this volume, saved with the volume's affine"
+        )
+    masks = nifti.read_mask(mask, ReadOptions(plane=cast(Plane, slices[0].plane), whole=True))
+    kept = [number for number, drawn in enumerate(masks) if drawn.sum() >= MASK_PIXELS]
     if not kept:
         raise InputError(f"{rows[0].path}: no slice with {MASK_PIXELS} pixels in its mask {rows[0].mask}. Check it")
     return [rows[number] for number in kept], [slices[number] for number in kept]

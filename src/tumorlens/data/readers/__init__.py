@@ -25,7 +25,8 @@ from tumorlens.records import Float32, Sample, Slice
 __all__ = [
     "ALL_SLICES", "ARCHIVES", "SUFFIXES", "VOLUMES", "Entry", "Plane", "ReadOptions", "Refused", "check_size",
     "entries_in",
-    "find_inputs", "forget", "header_facts", "images_below", "in_uploads", "is_known", "open_entry", "read_mask",
+    "find_inputs", "forget", "has_window", "header_facts", "images_below", "in_uploads", "is_known", "is_volume",
+    "open_entry", "read_mask",
     "read_slice",
     "read_slices", "write_maps",
 ]  # fmt: skip
@@ -136,7 +137,9 @@ def read_mask(root: Path, sample: Sample) -> NDArray[np.bool_] | None:
         # Drawn on the pixels as they are stored; the picture may have been turned upright.
         shown = read_slice(root, sample)
         drawn = _drawn(entry, sample.frame)
-        mask = turn(turn_back(drawn.pixels > 0, drawn.orientation), shown.orientation)
+        # JPEG leaves traces of the outline around it.
+        border = drawn.pixels.max() / 2 if entry.head(2) == b"\xff\xd8" else 0
+        mask = turn(turn_back(drawn.pixels > border, drawn.orientation), shown.orientation)
         sample = replace(sample, height=shown.pixels.shape[0], width=shown.pixels.shape[1])
     if mask.shape != (sample.height, sample.width):
         raise InputError(
@@ -199,6 +202,23 @@ def forget() -> None:
 def header_facts(entry: Entry) -> dict[str, str]:
     """What a DICOM header says of the scan and nothing of the patient; empty for other files."""
     return dicom_header.facts(entry) if dicom_header.is_dicom(entry) else {}
+
+
+def is_volume(entry: Entry) -> bool:
+    """Whether it can be cut in any plane."""
+    return _is_read_by(nifti, entry)
+
+
+def has_window(entry: Entry) -> bool:
+    """Whether it is DICOM, whose header may say which grey values to show."""
+    return _is_read_by(dicom, entry)
+
+
+def _is_read_by(reader: ModuleType, entry: Entry) -> bool:
+    try:
+        return _reader(_loaded(entry)) is reader
+    except InputError:  # reading it will say why
+        return False
 
 
 def is_known(entry: Entry) -> bool:

@@ -9,6 +9,7 @@ of the old Analyze convention holds: x is stored from the patient's left, y from
 import gzip
 import hashlib
 import io
+import itertools
 import math
 import zlib
 from collections import OrderedDict
@@ -42,10 +43,12 @@ _MIN_DETERMINANT = 1e-3  # of the axes' directions; 1 where they are at right an
 
 @dataclass(frozen=True)
 class _Volume:
-    """`values` (right, front, up, time), float32, finite; `zooms` in mm along the first three."""
+    """`values` (right, front, up, time), float32, finite; `zooms` in mm along the first three, and where these voxels
+    lie: `affine` (4, 4), in mm."""
 
     values: Float32
     zooms: tuple[float, float, float]
+    affine: NDArray[np.float64]
 
     def cut(self, plane: Plane) -> Float32:
         """Slices (frames, rows, columns) of every volume in turn; a view where that is possible."""
@@ -110,6 +113,24 @@ def read_mask(entry: Entry, options: ReadOptions) -> list[NDArray[np.bool_]]:
     slices = volume.cut(options.plane)
     numbers = range(len(slices)) if options.frame is None else _numbers(slices, 1, options, entry)
     return [np.ascontiguousarray(slices[number] > 0) for number in numbers]
+
+
+def same_grid(first: Entry, second: Entry) -> bool:
+    """Whether the voxels of two volumes lie in one place, however each is stored: as many, and the corners of both less
+    than a voxel apart.
+
+    Raises:
+        InputError: as `read`.
+    """
+    from tumorlens.data.readers import check_size
+
+    one, other = (_load(entry, check_size, ReadOptions()) for entry in (first, second))
+    shape = one.values.shape[:3]
+    if shape != other.values.shape[:3]:
+        return False
+    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, side - 1) for side in shape))])
+    apart = (corners @ (one.affine - other.affine).T)[:, :3]
+    return bool((np.sqrt((apart**2).sum(axis=1)) < max(one.zooms)).all())
 
 
 def write_like(entry: Entry, maps: Mapping[int, Float32], plane: Plane, path: Path) -> None:
@@ -321,14 +342,13 @@ def _shape(shape: tuple[int, ...], entry: Entry) -> tuple[int, ...]:
 
 def _upright(image: Any, entry: Entry) -> _Volume:
     """Turn a volume to (right, front, up, time), each growing that way."""
-    from nibabel.orientations import apply_orientation, io_orientation
+    from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
-    affine = np.asarray(image.affine, dtype=float)
-    axes = affine[:3, :3] * _TO_MM.get(image.header.get_xyzt_units()[0], 1.0)
+    affine = np.array(image.affine, dtype=float)
+    affine[:3] *= _scale(image, affine)
+    axes = affine[:3, :3]
     zooms = np.sqrt((axes**2).sum(axis=0))
-    # A real voxel is between a micrometre and a metre; the bounds also keep what is computed from it finite.
-    sound = np.isfinite(affine).all() and (zooms > 1e-3).all() and (zooms < 1e3).all()
-    if not sound or abs(np.linalg.det(axes / zooms)) < _MIN_DETERMINANT:
+    if not _plausible(zooms) or not np.isfinite(affine).all() or abs(np.linalg.det(axes / zooms)) < _MIN_DETERMINANT:
         raise InputError(
             f"{entry.name}: its affine tells no directions, so right and left are unknown. Export it with a "
             "valid sform or qform"
@@ -340,4 +360,19 @@ def _upright(image: Any, entry: Entry) -> _Volume:
     values = values.reshape(_shape(values.shape, entry))
     values = np.nan_to_num(values if values.ndim == 4 else values[..., None], nan=0.0, posinf=0.0, neginf=0.0)
     right, front, up = (float(zooms[int(np.flatnonzero(orientation[:, 0] == axis)[0])]) for axis in range(3))
-    return _Volume(np.asarray(apply_orientation(values, orientation), dtype=np.float32), (right, front, up))
+    turned = np.asarray(apply_orientation(values, orientation), dtype=np.float32)
+    return _Volume(turned, (right, front, up), affine @ inv_ornt_aff(orientation, values.shape[:3]))
+
+
+def _scale(image: Any, affine: NDArray[np.float64]) -> float:
+    """Millimetres in the header's unit of length; 1 where its code means nothing, or what it says cannot be."""
+    try:
+        scale = _TO_MM.get(image.header.get_xyzt_units()[0], 1.0)
+    except KeyError:
+        return 1.0
+    return scale if _plausible(scale * np.sqrt((affine[:3, :3] ** 2).sum(axis=0))) else 1.0
+
+
+def _plausible(zooms: NDArray[np.float64]) -> bool:
+    """A real voxel is between a micrometre and a metre; the bounds also keep what is computed from it finite."""
+    return bool((zooms > 1e-3).all() and (zooms < 1e3).all())

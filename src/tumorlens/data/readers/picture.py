@@ -108,8 +108,10 @@ def _page(image: Image.Image, number: int, entry: Entry) -> Slice:
 
 
 def _grey(image: Image.Image) -> Float32:
-    if image.mode == "P":
-        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    if "transparency" in image.info and image.mode in ("P", "L", "RGB"):
+        image = image.convert("RGBA")
+    elif image.mode == "P":
+        image = image.convert("RGB")
     if image.mode in ("RGBA", "LA", "PA"):
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image.convert("RGBA"))

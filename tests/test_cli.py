@@ -20,6 +20,7 @@ from tumorlens.cli import main
 from tumorlens.cli.sides import samples_of
 from tumorlens.data.manifest import read_manifest, write_manifest
 from tumorlens.data.predictions import write_predictions
+from tumorlens.errors import RunError
 from tumorlens.pipeline import MapFolder
 from tumorlens.records import CLASSES
 
@@ -145,6 +146,21 @@ def test_folds_by_slice_are_refused(drawn_manifest: Path, capsys: pytest.Capture
     assert "--leaky-by-slice makes train, val and test only" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--folds", "3", "--val", "0.4"], "--val and --test make sides, not folds"),
+        (["--leave-one-source-out", "--test", "0.4"], "--val and --test make sides, not folds"),
+        (["--leave-one-source-out", "--seed", "1"], "--seed changes nothing"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(
+    options: list[str], says: str, drawn_manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "split", str(drawn_manifest), *options]) == 1
+    assert says in capsys.readouterr().err
+
+
 def test_train_refuses_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", str(tmp_path / "m.csv"), "--out", str(tmp_path / "r"), "--weights", str(tmp_path / "w")]) == 1
     assert "no such manifest" in capsys.readouterr().err
@@ -164,7 +180,11 @@ def test_a_method_whose_library_is_missing_is_told_before_anything_is_scored(
 
 
 def test_maps_are_not_scored_on_patients_that_the_model_learned_from(
-    tiny_run: Path, drawn_manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_run: Path,
+    drawn_manifest: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With its own sides the small model is measured; with the sides of another split it is not."""
     assert {item.split for item in samples_of(drawn_manifest, None, tiny_run / "bundle")} == {"train", "val", "test"}
@@ -176,6 +196,9 @@ def test_maps_are_not_scored_on_patients_that_the_model_learned_from(
     said = " ".join(capsys.readouterr().err.split())
     assert f"has learned from {groups} of the {groups} patients of the test side" in said
     assert "Give the manifest of its training" in said
+    monkeypatch.chdir(tiny_run / "bundle")
+    with pytest.raises(RunError, match="has learned from"):
+        samples_of(tmp_path / "other.csv", None, Path())
 
 
 @pytest.mark.parametrize(("options", "region"), [([], True), (["--no-region"], False), (["--preset=fast-cpu"], False)])

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -158,6 +159,10 @@ def test_folds_run_one_by_one_are_pooled_together(
     run_experiment(resumed, Reporter(message=said.append))
     assert (run / "bundle" / "model.json").read_bytes() == before  # a finished run is not trained to its end again
     assert "finished already" in said[0]
+    other = replace(order, settings=order.settings.model_copy(update={"batch_size": 5}))
+    shutil.rmtree(tmp_path / "cv" / "fold0")
+    with pytest.raises(RunError, match=r"fold1: the run began with batch_size"):
+        cross_validate(other, Reporter(message=lambda text: pytest.fail("began all the same")), ("0",))
     with pytest.raises(RunError, match=r"the run began with fold"):
         run_experiment(replace(resumed, fold="0"), Reporter())
     with pytest.raises(RunError, match=r"in use by a run of its own"):

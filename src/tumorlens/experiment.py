@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from tumorlens.config import TrainSettings
 from tumorlens.data.manifest import read_manifest
 from tumorlens.data.predictions import read_predictions, write_predictions
 from tumorlens.data.split_record import verified_split
@@ -46,16 +47,16 @@ def run_experiment(order: Order, reporter: Reporter) -> Evaluation:
         return evaluate_folder(order.out)
     paths = train(order, reporter)
     with said_clearly("teaching the region head and exporting"):
-        if not (order.settings.region and _with_region(paths.folder, reporter)):
+        if not (order.settings.region and _with_region(paths.folder, order.settings, reporter)):
             reporter.message("exporting to ONNX")
             export_bundle(paths.bundle)
     return _look(paths, reporter)
 
 
-def _with_region(run: Path, reporter: Reporter) -> bool:
+def _with_region(run: Path, settings: TrainSettings, reporter: Reporter) -> bool:
     """Teach a run's model the region head and export it; too few masks do not cost the trained model."""
     try:
-        teach_region(run, reporter)
+        teach_region(run, reporter, settings.device, settings.precision)
     except MaskError as error:
         reporter.message(f"no region head: {error}; `tumorlens region {run}` adds it then")
         return False
@@ -83,7 +84,7 @@ def add_region(run: Path, reporter: Reporter) -> Evaluation:
 def _look(paths: RunPaths, reporter: Reporter) -> Evaluation:
     """Review and evaluate a run, and let its card and page say the figures."""
     reporter.message("looking at the tested images again")
-    review(paths.folder, reporter.progress)
+    review(paths.folder, lambda stage, done, total: reporter.watched(stage)(done, total))
     reporter.message("evaluating")
     return tell(paths.folder)
 
@@ -122,14 +123,14 @@ def cross_validate(order: Order, reporter: Reporter, folds: Sequence[str] = ()) 
     if order.weights is not None:
         for fold in chosen:  # before hours are spent on the first
             check_unseen(order.weights, sides_of_fold(samples, fold, VAL_SHARE, order.settings.seed))
+    began = {fold for fold in known if (order.out / fold_folder(fold) / CONFIG).is_file()}
+    for fold in began:  # the others that are to be pooled too
+        check_same(order.out / fold_folder(fold), describe(order.manifest, order.settings, fold, order.weights, split))
     for fold in chosen:
         run = order.out / fold_folder(fold)
-        began = (run / CONFIG).is_file()
-        if began:
-            check_same(run, describe(order.manifest, order.settings, fold, order.weights, split))
         if not is_complete(run):
             reporter.message(f"fold {fold}")
-            run_experiment(dataclasses.replace(order, out=run, fold=fold, resume=began), reporter)
+            run_experiment(dataclasses.replace(order, out=run, fold=fold, resume=fold in began), reporter)
     complete = [fold for fold in known if is_complete(order.out / fold_folder(fold))]
     taught = [fold for fold in complete if is_taught(order.out / fold_folder(fold))]
     if taught and taught != complete:
@@ -140,7 +141,6 @@ def cross_validate(order: Order, reporter: Reporter, folds: Sequence[str] = ()) 
     pooled: list[Prediction] = []
     for fold in complete:
         run = order.out / fold_folder(fold)
-        check_same(run, describe(order.manifest, order.settings, fold, order.weights, split))
         pooled += [item for item in read_predictions(run / PREDICTIONS) if item.split == "test"]
     # The pooled rows are tested ones alone, in which a leak does not show: the config carries the label to their table.
     config = describe(order.manifest, order.settings, None, order.weights, split)

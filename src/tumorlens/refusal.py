@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 from tumorlens.config import PreprocessSettings
 from tumorlens.data.dataset import load_dataset
@@ -17,6 +16,7 @@ from tumorlens.errors import InputError, RunError
 from tumorlens.evaluate.run_folder import read_samples
 from tumorlens.model.bundle import GATE, LEAST_CONFIDENCE, Refusal, load_card, put_file
 from tumorlens.model.network import TumorNet
+from tumorlens.model.tensor_file import write_tensors
 from tumorlens.records import Slice
 from tumorlens.runtime.export import export_bundle, load_network
 from tumorlens.train.device import choose_precision
@@ -96,7 +96,7 @@ def teach_refusal(run: Path, others: Path, progress: Progress, brains: Path | No
         for name, images in (_pictures(brains, card.preprocess, progress) if brains else {}).items()
     }
     made = run / "bundle" / f"{GATE}.part"
-    save_file({"weight": gate.weight.astype(np.float32), "bias": np.array([gate.bias], dtype=np.float32)}, made)
+    write_tensors(made, {"weight": torch.from_numpy(gate.weight).float(), "bias": torch.tensor([gate.bias]).float()})
     n_others = sum(map(len, kinds.values()))
     refusal = Refusal(
         threshold=THRESHOLD, fitted_on=f"{len(train)} brain slices, {n_others} others of {len(kinds)} kinds"

@@ -5,15 +5,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 
-from tumorlens.config import TrainSettings
 from tumorlens.data.dataset import SliceDataset, load_dataset
 from tumorlens.data.predictions import write_predictions
 from tumorlens.errors import BundleError, MaskError
-from tumorlens.evaluate.run_folder import PREDICTIONS, read_run, read_samples
+from tumorlens.evaluate.run_folder import PREDICTIONS, read_samples
 from tumorlens.model.bundle import ONNX, REGION, WEIGHTS, Region, load_card, put_file
 from tumorlens.model.region import RegionHead, middle_maps
+from tumorlens.model.tensor_file import write_tensors
 from tumorlens.records import CLASSES
 from tumorlens.runtime.export import export_bundle, load_network
 from tumorlens.train.device import autocast, choose_device, choose_precision
@@ -21,13 +20,14 @@ from tumorlens.train.finish import calibrated, labelled
 from tumorlens.train.recipe import Reporter
 from tumorlens.train.region import answers, contradiction, fit_mix, fit_region, mix
 from tumorlens.train.region_checkpoint import RegionCheckpoint
+from tumorlens.train.run import settings_of
 from tumorlens.train.tasks import EVAL_BATCH, Computer
 
 PART = "region_part.safetensors"
 THRESHOLDS = tuple(round(0.1 + 0.05 * n, 2) for n in range(17))
 
 
-def teach_region(run: Path, reporter: Reporter) -> Region:
+def teach_region(run: Path, reporter: Reporter, device: str = "auto", precision: str = "auto") -> Region:
     """Fit the region head on a run's training slices, its threshold and its say on the validation side.
 
     Predictions, temperature and label sets are those of the new model afterwards, and its graph is exported. The same
@@ -36,16 +36,18 @@ def teach_region(run: Path, reporter: Reporter) -> Region:
     Args:
         run: a run folder whose images and masks are still there.
         reporter: what a person sees.
+        device: where to compute now, wherever the network was trained.
+        precision: of the products, likewise.
 
     Raises:
-        RunError: no such run.
+        RunError: no such run, or its config is of another version.
         MaskError: none of its training or validation slices has a mask.
         BundleError: its bundle has neither weights nor a graph.
         KeyboardInterrupt: `reporter.should_stop` said so; what was learned is kept.
     """
     bundle = run / "bundle"
     card = load_card(bundle)
-    settings = TrainSettings.model_validate(read_run(run).settings)
+    settings = settings_of(run)
     samples, root = read_samples(run)
     masked = {side: sum(item.split == side and bool(item.mask) for item in samples) for side in ("train", "val")}
     if not all(masked.values()):
@@ -53,14 +55,12 @@ def teach_region(run: Path, reporter: Reporter) -> Region:
             f"{run}: {masked['train']} training and {masked['val']} validation slices have a mask; some of both are "
             "needed. Index images with masks"
         )
-    data = load_dataset(
-        samples, root, card.preprocess, lambda done, n: reporter.progress("reading", done, n), ("train", "val")
-    )
+    data = load_dataset(samples, root, card.preprocess, reporter.watched("reading"), ("train", "val"))
     blank = [side for side in masked if not _marked(data.side(side))]
     if blank:
         raise MaskError(f"{run}: the masks of its {' and '.join(blank)} side are all black. Mend the masks")
-    device = choose_device(settings.device)
-    computer = Computer(load_network(bundle, card).to(device), device, choose_precision(settings.precision, device))
+    place = choose_device(device)
+    computer = Computer(load_network(bundle, card).to(place), place, choose_precision(precision, place))
     # The same weights after a run was resumed are the same model, whatever the time on its card.
     weights = card.files.get(WEIGHTS) or card.files.get(ONNX)
     owner = f"{weights}; {settings.model_dump_json(exclude={'device', 'precision'})}"
@@ -68,13 +68,7 @@ def teach_region(run: Path, reporter: Reporter) -> Region:
     head = fit_region(
         computer, data.side("train"), settings, lambda done, n: reporter.progress("region", done, n), kept=kept
     )
-
-    def on_answers(done: int, total: int) -> None:
-        reporter.progress("predicting every image", done, total)
-        if reporter.should_stop():
-            raise KeyboardInterrupt  # the head is learned and kept
-
-    logits, strengths, peaks = answers(computer, head, data, on_answers)
+    logits, strengths, peaks = answers(computer, head, data, reporter.watched("predicting every image"))
     val, labels = np.array([item.split == "val" for item in samples]), data.labels.numpy()
     weight, bias = fit_mix(logits[val], strengths[val], labels[val])
     said = mix(logits, strengths, weight, bias)
@@ -87,7 +81,7 @@ def teach_region(run: Path, reporter: Reporter) -> Region:
     )
     temperature, sets, shares = calibrated(said, data)
     made = bundle / f"{REGION}.part"
-    save_file({key: value.cpu() for key, value in head.state_dict().items()}, made)
+    write_tensors(made, {key: value.cpu() for key, value in head.state_dict().items()})
     fitted = {"region": region, "temperature": temperature, "temperature_factor": 1.0, "label_sets": sets}
     put_file(bundle, card, REGION, made)  # the card speaks of it when the graph has it
     reporter.message("exporting to ONNX")

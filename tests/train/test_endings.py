@@ -18,7 +18,7 @@ from tumorlens.model.network import TumorNet  # noqa: E402
 from tumorlens.train.checkpoint import Progress, load_checkpoint, save_checkpoint  # noqa: E402
 from tumorlens.train.loop import Hooks, LoopSettings, run_loop  # noqa: E402
 from tumorlens.train.order import Order  # noqa: E402
-from tumorlens.train.recipe import train  # noqa: E402
+from tumorlens.train.recipe import Reporter, train  # noqa: E402
 from tumorlens.train.run import RunPaths  # noqa: E402
 
 CHILD = """
@@ -114,6 +114,7 @@ class Quadratic:
         (float("nan"), r"loss is nan in epoch 2, step 3.*learning-rate"),
         (float("inf"), "loss is inf"),
         (MemoryError("no room"), r"memory ran out in epoch 2, step 3 \(no room\).*batch-size"),
+        (MemoryError(), r"memory ran out in epoch 2, step 3 \(MemoryError\)"),
         (
             RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
             "memory ran out",
@@ -131,6 +132,39 @@ def test_an_accident_ends_in_a_sentence_and_keeps_the_last_good_weights(accident
     assert (progress.epoch, progress.step) == (1, 2)  # where a resumed run tries again
     assert epochs == [1]
     assert torch.isfinite(task.weight)
+
+
+def test_files_have_the_rights_that_other_files_have(tmp_path: Path) -> None:
+    """The library's own writer makes them readable for their owner alone, and then a bundle works for nobody else."""
+    (tmp_path / "other").write_bytes(b"")
+    save_checkpoint(tmp_path / "c.safetensors", TumorNet(4, layers=TINY), None, Progress(), "me")
+    assert (tmp_path / "c.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_a_device_that_is_full_is_said_before_training(
+    masked_manifest: Path, masked_settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*rest: object, **more: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(TumorNet, "to", full)
+    with pytest.raises(TrainingError, match=r"memory ran out while preparing \(CUDA out of memory"):
+        train(Order(masked_manifest, tmp_path / "run", masked_settings, None, layers=TINY))
+
+
+def test_predicting_stops_where_it_is_wished_and_goes_on(
+    masked_manifest: Path, masked_settings: TrainSettings, tmp_path: Path
+) -> None:
+    stages: list[str] = []
+    reporter = Reporter(
+        progress=lambda stage, done, total: stages.append(stage),
+        should_stop=lambda: stages[-1:] == ["predicting every image"],
+    )
+    order = Order(masked_manifest, tmp_path / "run", masked_settings, None, layers=TINY)
+    with pytest.raises(KeyboardInterrupt):
+        train(order, reporter)
+    assert not (tmp_path / "run" / "predictions.csv").exists()
+    assert train(replace(order, resume=True)).predictions.is_file()
 
 
 def test_another_error_is_not_called_a_lack_of_memory() -> None:

@@ -1,5 +1,6 @@
 """The frozen stages, computed once: the same numbers, masks that follow, a store that is bounded and can be deleted."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -151,6 +152,9 @@ def test_what_a_killed_run_left_is_removed(
     network: TumorNet, dataset: SliceDataset, settings: TrainSettings, folder: Path
 ) -> None:
     folder.mkdir()
-    (folder / "abc.999999999.part").write_bytes(b"half")
+    for name in ("killed", "growing"):
+        (folder / f"{name}.1.part").write_bytes(b"half")
+    os.utime(folder / "killed.1.part", (1, 1))
     cached_front(network, dataset, settings)
-    assert [path.suffix for path in folder.iterdir()] == [".features"]
+    assert sorted(path.name for path in folder.iterdir() if path.suffix == ".part") == ["growing.1.part"]
+    assert len(list(folder.glob("*.features"))) == 1

@@ -55,6 +55,18 @@ def test_a_failing_tracker_does_not_cost_the_training(tmp_path: Path) -> None:
     assert len(said) == 1 and "the tracker failed" in said[0]
 
 
+def test_an_error_that_says_nothing_does_not_cost_the_training_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(*given: object) -> None:
+        raise TimeoutError
+
+    said: list[str] = []
+    monkeypatch.setattr("tumorlens.train.tracking._to_tensorboard", late)
+    tracker("tensorboard", said.append)(tmp_path, ROWS[0])
+    assert said == ["the tracker failed and is tried again after each epoch: TimeoutError"]
+
+
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 

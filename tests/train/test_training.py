@@ -26,7 +26,7 @@ from tumorlens.train import augment  # noqa: E402
 from tumorlens.train.checkpoint import Progress, load_checkpoint, save_checkpoint  # noqa: E402
 from tumorlens.train.device import choose_device, choose_precision  # noqa: E402
 from tumorlens.train.loop import LoopSettings, learning_rate  # noqa: E402
-from tumorlens.train.order import Order  # noqa: E402
+from tumorlens.train.order import Order, notes  # noqa: E402
 from tumorlens.train.recipe import Reporter, owner, train  # noqa: E402
 from tumorlens.train.run import RunPaths, open_run  # noqa: E402
 from tumorlens.train.sampling import class_weights  # noqa: E402
@@ -165,7 +165,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     order = Order(drawn_manifest, tmp_path / "straight", tiny_settings, None, layers=TINY)
     train(order)
     stopped = replace(order, out=tmp_path / "stopped")
-    head_steps = tiny_settings.head.epochs * 5
+    head_steps = len(read_manifest(drawn_manifest)) + tiny_settings.head.epochs * 5  # reading asks for each picture
     with pytest.raises(KeyboardInterrupt):
         train(stopped, Reporter(should_stop=StopAfter(head_steps - 2)))  # in the head phase, which begins anew
     assert not RunPaths(stopped.out).last.exists()
@@ -214,6 +214,17 @@ def test_what_does_not_go_together_is_said(
     assert "was trained for pictures of 64 pixels, these settings say 48" in notes[2]
 
 
+def test_presets_that_go_on_say_so_of_other_weights(drawn_manifest: Path, tiny_run: Path, tmp_path: Path) -> None:
+    """ImageNet's weights learn little in three epochs."""
+    weights = tmp_path / "imagenet.safetensors"
+    weights.write_bytes(b"")
+    few = [list(notes(Order(drawn_manifest, tmp_path, load_settings(name), weights))) for name in preset_names()]
+    assert {name for name, found in zip(preset_names(), few, strict=True) if found} == {"further", "larger", "robust"}
+    assert all("epochs are few" in found[0] for found in few if found)
+    taught = Order(drawn_manifest, tmp_path, load_settings("further"), tiny_run / "bundle" / "weights.safetensors")
+    assert not any("epochs are few" in note for note in notes(taught))
+
+
 def test_a_class_without_slices_is_told(drawn_manifest: Path, tiny_settings: TrainSettings, tmp_path: Path) -> None:
     """Of figshare alone a model never learns what no tumour is, and its users should not find out by themselves."""
     rows = [item for item in read_manifest(drawn_manifest) if item.label != "no_tumor"]
@@ -221,7 +232,7 @@ def test_a_class_without_slices_is_told(drawn_manifest: Path, tiny_settings: Tra
     told: list[str] = []
     order = Order(drawn_manifest.with_name("tumours.csv"), tmp_path / "run", tiny_settings, None, layers=TINY)
     with pytest.raises(KeyboardInterrupt):
-        train(order, Reporter(message=told.append, should_stop=lambda: True))
+        train(order, Reporter(message=told.append, should_stop=lambda: bool(told)))
     assert "no slice to learn from: No tumour. The model will not know it; add slices of it" in told
 
 

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rest = given[len(name.split()) :]
         answer = tyro.cli(_command(name, given), prog=f"{PROG} {name}", args=rest)
     except KeyboardInterrupt:
-        more = "; --resume goes on with it" if name == "predict" else ""
+        more = "; --resume goes on with it" if name in ("predict", "train") else ""
         fail(f"interrupted; what was done is kept{more}")
         return 130
     except (TumorlensError, ValidationError, ModuleNotFoundError, OSError) as error:

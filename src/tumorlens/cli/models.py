@@ -173,8 +173,10 @@ def refusal(run: Positional[Path], /, others: Path, brains: Path | None = None) 
     """
     from tumorlens.evaluate.results import retell
     from tumorlens.refusal import teach_refusal
+    from tumorlens.train.accidents import said_clearly
 
-    with progress_bar() as bar:
+    again = "give the same command again"
+    with progress_bar() as bar, said_clearly("teaching what to refuse", after_memory=again, after_files=again):
         found = teach_refusal(run, others, bar.update, brains)
     own = "brain slices, tested" if found.side == "test" else "brain slices, validation"
     for title, rows in (

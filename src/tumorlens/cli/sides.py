@@ -17,6 +17,7 @@ def samples_of(manifest: Path, fold: str | None, bundle: Path) -> list[Sample]:
         RunError: the bundle lies in a run that has learned from patients who would be tested.
         TumorlensError: no such manifest or fold, or the run is damaged.
     """
+    bundle = bundle.resolve()  # `.` has no parent by name
     samples = read_manifest(manifest)
     run = read_run(bundle.parent) if (bundle.parent / PREDICTIONS).is_file() else None
     if fold is not None:

@@ -28,9 +28,9 @@ def split(
     folds: int = 0,
     repeats: int = 1,
     leave_one_source_out: bool = False,
-    val: float = 0.15,
-    test: float = 0.2,
-    seed: int = 0,
+    val: float | None = None,
+    test: float | None = None,
+    seed: int | None = None,
     group_by_similarity: bool = False,
     keep_similar: int = 0,
     leaky_by_slice: bool = False,
@@ -46,15 +46,20 @@ def split(
         repeats: Make the folds this often, from one seed after the other: NAME.repeat1.csv and so on are written beside
             the manifest, which stays as it is. Each is for crossval.
         leave_one_source_out: Make a fold of each source, for crossval to test one source after the other.
-        val: Share for validation.
-        test: Share for testing.
-        seed: Another seed gives another split.
+        val: Share for validation, 0.15 by default. With folds an eighth of the patients that are not tested validates.
+        test: Share for testing, 0.2 by default.
+        seed: Another seed gives another split; 0 by default.
         group_by_similarity: Where no patient id is known, put near copies (turned, mirrored) into one group.
         keep_similar: Keep at most this many images of a group of near copies; 0 keeps all. Needs the option above.
         leaky_by_slice: Ignore patients. Figures of such a split are too good; every table will say so.
         overwrite: Replace repeats that are there.
     """
-    plan = _plan(folds, repeats, leave_one_source_out, leaky_by_slice, (val, test), seed)
+    if (folds or leave_one_source_out) and (val is not None or test is not None):
+        raise SplitError("--val and --test make sides, not folds: there each fold is tested once. Leave them out")
+    if leave_one_source_out and seed is not None:
+        raise SplitError("--seed changes nothing where each source is a fold. Leave it out")
+    shares = 0.15 if val is None else val, 0.2 if test is None else test
+    plan = _plan(folds, repeats, leave_one_source_out, leaky_by_slice, shares, seed or 0)
     if keep_similar < 0:
         raise ManifestError(f"--keep-similar {keep_similar} is not allowed. Give 0, which keeps all, or more")
     if keep_similar and not group_by_similarity:
@@ -67,7 +72,7 @@ def split(
             raise ManifestError(f"{there[0]}: already there. Move it away, or replace the repeats with --overwrite")
     samples = _grouped(read_manifest(manifest), manifest.parent, group_by_similarity, keep_similar)
     for number, target in enumerate(targets):
-        changes = {"seed": seed + number, "repeat": number + 1, "repeats": repeats} if repeats > 1 else {}
+        changes = {"seed": (seed or 0) + number, "repeat": number + 1, "repeats": repeats} if repeats > 1 else {}
         _write(samples, target, plan.model_copy(update=changes))
     return 0
 

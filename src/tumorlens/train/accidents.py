@@ -17,6 +17,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and ("out of memory" in text or "allocate memory" in text)
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, in a line; its kind where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 @contextmanager
 def said_clearly(
     doing: str,
@@ -39,7 +44,7 @@ def said_clearly(
         if not is_out_of_memory(error):
             raise
         raise TrainingError(
-            f"memory ran out while {doing} ({str(error).splitlines()[0]}). Free memory and {after_memory}"
+            f"memory ran out while {doing} ({first_line(error)}). Free memory and {after_memory}"
         ) from error
     except (OSError, SafetensorError) as error:
         where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""

@@ -1,7 +1,6 @@
 """Checkpoints: one safetensors file, its state as JSON in the header. No pickle; replaced whole or not at all."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,10 +9,10 @@ from types import MappingProxyType
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from tumorlens.config import TrainSettings
 from tumorlens.errors import CheckpointError
+from tumorlens.model.tensor_file import write_tensors
 
 SCHEMA_VERSION = 1
 SAVE_SECONDS = 300.0  # at most this much is lost when a run is killed
@@ -66,11 +65,9 @@ def save_checkpoint(
     state = {"schema_version": SCHEMA_VERSION, "owner": owner, "progress": asdict(progress)}
     temporary = path.with_suffix(".part")
     try:
-        save_file(tensors, temporary, metadata={"tumorlens": json.dumps(state)})
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())  # the new name must not come to disk before the bytes do
+        write_tensors(temporary, tensors, {"tumorlens": json.dumps(state)})
         temporary.replace(path)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         temporary.unlink(missing_ok=True)
         kept = "the last one is still there" if path.is_file() else "there was none before"
         raise CheckpointError(

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 
 from tumorlens.errors import TrainingError
-from tumorlens.train.accidents import is_out_of_memory
+from tumorlens.train.accidents import first_line, is_out_of_memory
 from tumorlens.train.checkpoint import Progress
 
 
@@ -121,7 +121,7 @@ def _step(task: Task, optimizer: torch.optim.Optimizer, epoch: int, step: int, r
         if not is_out_of_memory(error):
             raise
         raise TrainingError(
-            f"memory ran out in epoch {epoch + 1}, step {step + 1} ({str(error).splitlines()[0]}). Take a smaller "
+            f"memory ran out in epoch {epoch + 1}, step {step + 1} ({first_line(error)}). Take a smaller "
             "--batch-size or smaller pictures, or free memory and continue (`train`: with --resume)"
         ) from error
     task.updated(epoch, step)

@@ -20,6 +20,8 @@ from tumorlens.model.weights import load_backbone, stride_layout, trained_patien
 from tumorlens.records import CLASSES, Sample
 from tumorlens.train.seeds import mix_seed
 
+FEW = 10  # epochs below which weights of ImageNet hardly learn what a head looks like
+
 
 @dataclass(frozen=True)
 class Order:
@@ -112,7 +114,15 @@ def notes(order: Order) -> Iterator[str]:
             f"training ends with pictures of {last} pixels, but the model will be used at {size}, where it is worse. "
             f"Give --finetune.stages.{len(settings.finetune.stages) - 1}.size {size}, or --preprocess.size {last}"
         )
-    if order.weights is None or not (order.weights.parent / CARD).is_file():
+    if order.weights is None:
+        return
+    if not (order.weights.parent / CARD).is_file():
+        epochs = settings.head.epochs + sum(stage.epochs for stage in settings.finetune.stages)
+        if epochs < FEW:
+            yield (
+                f"{epochs} epochs are few for a network that has never seen a head. The presets further, larger and "
+                "robust go on from a finished model: --weights RUN_OR_BUNDLE; to begin take `best`"
+            )
         return
     before = load_card(order.weights.parent)
     if before.network.dilated != settings.network.dilated:

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,7 @@ FOLDER = "TUMORLENS_CACHE"
 _BATCH = 32
 _VERSION = 1  # of what is stored and how pictures are augmented: a change of either must not meet an old store
 _SUFFIX = ".features"
+_DEAD = 3600  # seconds since a half-written store last grew
 
 
 class CachedFront:
@@ -187,7 +189,7 @@ def _fill(
 def _make_room(folder: Path, allowed_gb: float) -> None:
     """Delete what killed runs left, and the stores that were unused for longest until the others fit."""
     for path in folder.glob("*.part"):
-        if not Path(f"/proc/{path.stem.rpartition('.')[2]}").exists():
+        if time.time() - path.stat().st_mtime > _DEAD:  # one that is being written grows all the time
             path.unlink(missing_ok=True)
     stores = sorted(folder.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_mtime, reverse=True)
     total = 0.0

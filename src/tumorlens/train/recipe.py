@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 import tumorlens
 from tumorlens.config import FineTuneSettings, HeadSettings, TrainSettings
 from tumorlens.data.dataset import SliceDataset, load_dataset
 from tumorlens.data.predictions import write_predictions
 from tumorlens.model.bundle import INT8, ONNX, REGION, WEIGHTS, Card, load_card, write_card
-from tumorlens.model.network import PARTS, TumorNet, freeze_before
+from tumorlens.model.network import PARTS, freeze_before
+from tumorlens.model.tensor_file import write_tensors
 from tumorlens.model.weights import is_graph
 from tumorlens.records import CLASSES, class_title
 from tumorlens.train.accidents import said_clearly
@@ -28,7 +28,7 @@ from tumorlens.train.finish import calibrated, data_summary, labelled
 from tumorlens.train.loop import Hooks, LoopSettings, run_loop
 from tumorlens.train.norms import give_statistics
 from tumorlens.train.order import Order, architecture, check_unseen, initial_network, notes, origin, sides
-from tumorlens.train.prefix import CachedFront, cached_front
+from tumorlens.train.prefix import cached_front
 from tumorlens.train.run import RunPaths, describe, open_run
 from tumorlens.train.sampling import class_weights, learned_shares, slice_odds
 from tumorlens.train.tasks import EVAL_BATCH, Computer, FineTuneTask, HeadTask, restore_shares
@@ -48,6 +48,18 @@ class Reporter:
     should_stop: Callable[[], bool] = field(default=lambda: False)
     track: Tracker = field(default=lambda folder, row: None)
 
+    def watched(self, stage: str) -> Callable[[int, int], None]:
+        """A callback for work of which nothing is lost that is not done again soon: it shows how far it is, and stops
+        where that is wished.
+        """
+
+        def on_progress(done: int, total: int) -> None:
+            self.progress(stage, done, total)
+            if self.should_stop():
+                raise KeyboardInterrupt
+
+        return on_progress
+
 
 def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
     """Train one model from a manifest.
@@ -59,7 +71,8 @@ def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
     Raises:
         ManifestError, SplitError, RunError, CheckpointError, InputError: what was wrong with what was given.
         TrainingError: the loss is no number any more, or memory or disk came to an end; `resume` goes on.
-        KeyboardInterrupt: `should_stop` said so; the checkpoint holds everything up to the last step.
+        KeyboardInterrupt: `should_stop` said so; the checkpoint holds fine-tuning up to its last step. What comes
+            before it, head phase and frozen stages, begins anew.
     """
     reporter = reporter or Reporter()
     settings = order.settings
@@ -74,23 +87,25 @@ def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
         samples,
         order.manifest.parent,
         settings.preprocess,
-        lambda done, n: reporter.progress("reading", done, n),
+        reporter.watched("reading"),
         # Those of the validation side are for the region head: read now, a damaged one is told before the training.
         masks=("train", "val") if settings.region else ("train",) if settings.finetune.uses_masks else (),
     )
     config = describe(order.manifest, settings, order.fold, order.weights, split, order.teachers)
     paths = open_run(order.out, config, order.resume)
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if order.weights is not None and is_graph(order.weights):
-        reporter.message("the weights come from a graph: measuring what its batch norms see")
-        give_statistics(network, _some_pictures(dataset.side("train"), device))
-    initial = copied(network) if settings.finetune.blends else {}
-    front = _front(network, dataset, settings, reporter) if settings.finetune.cached_views else None
+    front = teachers = None
+    with said_clearly("preparing"):
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if order.weights is not None and is_graph(order.weights):
+            reporter.message("the weights come from a graph: measuring what its batch norms see")
+            give_statistics(network, _some_pictures(dataset.side("train"), device))
+        initial = copied(network) if settings.finetune.blends else {}
+        if settings.finetune.cached_views:
+            front = cached_front(network, dataset, settings, reporter.watched("computing the frozen stages"))
+        if order.teachers:
+            shares = learned_shares(dataset.side("train"), settings, len(CLASSES))
+            teachers = load_teachers(order.teachers, shares, device, order.layers)
     computer = Computer(network, device, precision, front)
-    teachers = None
-    if order.teachers:
-        shares = learned_shares(dataset.side("train"), settings, len(CLASSES))
-        teachers = load_teachers(order.teachers, shares, device, order.layers)
     _announce(dataset, settings, device, precision, split, reporter)
     if taught_by:
         reporter.message(f"teachers: {', '.join(card.name for card in taught_by)}")
@@ -137,10 +152,10 @@ def fit(
             save_last(now)
 
     def on_epoch(now: Progress) -> None:
+        row = now.history[-1]
+        reporter.track(paths.folder, row)  # killed after it, the epoch is repeated; killed before, it would be missing
         save_last(now)
         _write_history(paths.history, now)
-        row = now.history[-1]
-        reporter.track(paths.folder, row)
         reporter.message(
             f"epoch {now.epoch}/{task.epochs}: loss {row['loss']:.3f}, validation accuracy {row['val_accuracy']:.3f}, "
             f"balanced {row['val_balanced_accuracy']:.3f}, loss {row['val_loss']:.3f} ({row['seconds']:.0f} s)"
@@ -167,15 +182,6 @@ def _some_pictures(train: SliceDataset, device: torch.device) -> Iterator[torch.
     chosen = torch.linspace(0, len(train) - 1, min(len(train), STATISTICS_OF)).round().long()
     for part in torch.split(chosen, EVAL_BATCH):
         yield train.images[part].unsqueeze(1).to(device).float() / 255
-
-
-def _front(network: TumorNet, dataset: SliceDataset, settings: TrainSettings, reporter: Reporter) -> CachedFront:
-    def on_progress(done: int, total: int) -> None:
-        reporter.progress("computing the frozen stages", done, total)
-        if reporter.should_stop():
-            raise KeyboardInterrupt
-
-    return cached_front(network, dataset, settings, on_progress)
 
 
 def _fit_head(
@@ -288,11 +294,12 @@ def _finish(
         told = {"share_of_initial_weights": next(iter(losses))}
         reporter.message(f"kept {next(iter(losses)):.0%} of the initial weights; validation loss by share: {shown}")
     reporter.message("best epoch: predicting every image")
-    temperature, sets, shares = calibrated(computer.logits(dataset).double().numpy(), dataset)
+    logits = computer.logits(dataset, reporter.watched("predicting every image"))
+    temperature, sets, shares = calibrated(logits.double().numpy(), dataset)
     write_predictions(labelled(dataset.samples, shares, sets), paths.predictions, CLASSES)
     paths.bundle.mkdir(exist_ok=True)
     state = {key: value.cpu().contiguous() for key, value in computer.network.state_dict().items()}
-    save_file(state, paths.bundle / WEIGHTS)
+    write_tensors(paths.bundle / WEIGHTS, state)
     name, licence = origin(order)
     if order.teachers:
         told["teachers"] = [load_card(path.parent).name for path in order.teachers]

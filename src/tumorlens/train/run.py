@@ -85,6 +85,21 @@ def write_config(folder: Path, config: dict[str, Any]) -> None:
     write_whole(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
+def settings_of(folder: Path) -> TrainSettings:
+    """The settings that a run was trained with; those that came with a later version are what they are by default.
+
+    Raises:
+        RunError: it has no config, or one that is damaged or of another version.
+    """
+    path = folder / CONFIG
+    try:
+        return TrainSettings.model_validate(json.loads(path.read_text(encoding="utf-8"))["settings"])
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: not there. Give the folder of a run that `tumorlens train` made") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValidationError) as error:
+        raise RunError(f"{path}: damaged or of another version ({error}). Start a new run folder") from error
+
+
 def check_same(folder: Path, config: dict[str, Any]) -> None:
     """Make sure that a run was begun with the data, settings and weights that are given now.
 
@@ -96,8 +111,7 @@ def check_same(folder: Path, config: dict[str, Any]) -> None:
     path = folder / CONFIG
     try:
         began = json.loads(path.read_text(encoding="utf-8"))
-        # Settings that came with a later version were then what they are by default.
-        settings = TrainSettings.model_validate(began["settings"]).model_dump(mode="json")
+        settings = settings_of(folder).model_dump(mode="json")
         pairs = [
             ("manifest", began["manifest"]["sha256"], config["manifest"]["sha256"]),
             ("fold", _fold(began), _fold(config)),

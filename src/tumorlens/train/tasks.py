@@ -1,6 +1,6 @@
 """The two phases as tasks for the loop: the head on frozen features, then fine-tuning on augmented pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -58,13 +58,16 @@ class Computer:
         return planes[index].unsqueeze(1).to(self.device).float() / 255
 
     @torch.inference_mode()
-    def features(self, dataset: SliceDataset) -> torch.Tensor:
+    def features(
+        self, dataset: SliceDataset, on_progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> torch.Tensor:
         """Pooled features (n, 2048) of every picture, on the CPU; leaves the network in eval mode."""
         self.network.eval()
         parts = []
         for index in dataset.batches(EVAL_BATCH):
             with autocast(self.device, self.precision):
                 parts.append(self.network.pool(self._last_map(dataset, index)).cpu())
+            on_progress(int(index[-1]) + 1, len(dataset))
         return torch.cat(parts) if parts else torch.zeros(0, self.network.head.in_features)
 
     def _last_map(self, dataset: SliceDataset, index: torch.Tensor) -> torch.Tensor:
@@ -74,9 +77,11 @@ class Computer:
         return self.network.last_maps_after(values, self.front.first)[1]
 
     @torch.inference_mode()
-    def logits(self, dataset: SliceDataset) -> torch.Tensor:
+    def logits(
+        self, dataset: SliceDataset, on_progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> torch.Tensor:
         """Logits (n, classes) of every picture, float32, on the CPU."""
-        features = self.features(dataset)
+        features = self.features(dataset, on_progress)
         return self.network.classify(features.to(self.device)).float().cpu()
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from tumorlens.errors import TumorlensError
 from tumorlens.no_telemetry import load_mlflow
+from tumorlens.train.accidents import first_line
 
 Name = Literal["none", "tensorboard", "mlflow"]
 #: Called with the run folder and the row of an epoch; `epoch` in it counts from 0.
@@ -37,7 +38,7 @@ def tracker(name: Name, complain: Callable[[str], None] = lambda text: None) -> 
         _experiment()
     except Exception as error:  # MLflow's stores raise whatever their drivers do
         raise TumorlensError(
-            f"--track mlflow: its store cannot be opened ({str(error).splitlines()[0]}). Name a server in "
+            f"--track mlflow: its store cannot be opened ({first_line(error)}). Name a server in "
             "MLFLOW_TRACKING_URI, or leave --track out: history.csv has the same figures"
         ) from error
     return _forgiving(_to_mlflow, complain)
@@ -52,7 +53,7 @@ def _forgiving(track: Tracker, complain: Callable[[str], None]) -> Tracker:
         except Exception as error:  # a tracker must not cost the training
             if not said:
                 said.append(str(error))
-                complain(f"the tracker failed and is tried again after each epoch: {str(error).splitlines()[0]}")
+                complain(f"the tracker failed and is tried again after each epoch: {first_line(error)}")
 
     return tried
 

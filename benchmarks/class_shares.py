@@ -13,13 +13,17 @@ from scipy.special import log_softmax
 from tumorlens.data.predictions import read_predictions
 from tumorlens.model.bundle import load_card
 from tumorlens.model.temperature import fit_temperature
+from tumorlens.train.run import settings_of
 
 
 def main(run: Path) -> None:
     predictions = read_predictions(run / "predictions.csv")
     classes = predictions[0].classes
+    settings = settings_of(run)
+    if not settings.class_weights or settings.sampling != "every":
+        raise SystemExit(f"{run}: trained with even draws; this is about class weights. Train with --class-weights")
     counts = Counter(item.label for item in predictions if item.split == "train")
-    weights = np.array([sum(counts.values()) / (len(classes) * counts[name]) for name in classes])
+    weights = np.array([sum(counts.values()) / (len(classes) * max(counts[name], 1)) for name in classes])
     val = [item for item in predictions if item.split == "val"]
     labels = np.array([classes.index(item.label) for item in val])
     answered = np.log(np.clip([item.probabilities for item in val], 1e-12, 1)) * load_card(run / "bundle").temperature

@@ -11,6 +11,7 @@ answers with another model too, and tells by how much its accuracy differs, pair
 import argparse
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 from tumorlens.bootstrap import PatientBootstrap, mean
 from tumorlens.data.index import index_folder
 from tumorlens.data.manifest import read_manifest
-from tumorlens.data.similarity import unlike
+from tumorlens.data.readers import read_slice
+from tumorlens.data.similarity import clusters, pairs_between, pairs_within, thumbnail
 from tumorlens.evaluate.answers import collect
 from tumorlens.evaluate.metrics import tabulate
 from tumorlens.pipeline import REFERENCE
@@ -38,10 +40,17 @@ def main() -> None:
     parser.add_argument("--beside", type=Path)
     given = parser.parse_args()
     root = given.manifest.parent
+    known = thumbnails(read_manifest(given.manifest), root)
     samples = [item for folder in given.folders for item in index_folder(folder, root).samples]
-    kept = unlike(samples, read_manifest(given.manifest), root)
-    copied = len(samples) - len(kept)
-    sys.stdout.write(f"{len(samples)} pictures, {copied} resemble one of the manifest, {len(kept)} are left\n")
+    looks = thumbnails(samples, root)
+    copied = {pair.first for pair in pairs_between(looks, known)}
+    rest = [number for number in range(len(samples)) if number not in copied]
+    kept = [samples[number] for number in rest]
+    sys.stdout.write(f"{len(samples)} pictures, {len(copied)} resemble one of the manifest, {len(kept)} are left\n")
+    if not kept:
+        raise SystemExit("none is left to be answered")
+    groups = clusters(len(kept), ((pair.first, pair.second) for pair in pairs_within(looks[rest])))
+    kept = [replace(item, patient_group=f"cluster{group}") for item, group in zip(kept, groups, strict=True)]
     bootstrap = PatientBootstrap([item.patient_group for item in kept])
     right = tell(REFERENCE, kept, root, bootstrap)
     if given.beside:
@@ -62,6 +71,11 @@ def tell(model: Path, kept: list[Sample], root: Path, bootstrap: PatientBootstra
     show("all of them, answered whether or not", forced)
     show("answered ones", [item for item in found if item.status == "ok"])
     return np.array([item.predicted == item.label for item in forced], dtype=np.float64)
+
+
+def thumbnails(samples: list[Sample], root: Path) -> NDArray[np.uint8]:
+    """The views of pictures (n, 2, 64, 64)."""
+    return np.stack([thumbnail(read_slice(root, item)) for item in samples])
 
 
 def show(name: str, predictions: list[Prediction]) -> None:

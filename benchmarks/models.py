@@ -16,9 +16,8 @@ import numpy as np
 from answering import answers
 
 from tumorlens.bootstrap import PatientBootstrap, mean
-from tumorlens.data.manifest import read_manifest
+from tumorlens.cli.sides import samples_of
 from tumorlens.data.predictions import write_predictions
-from tumorlens.data.splits import VAL_SHARE, sides_of_fold
 from tumorlens.evaluate.evaluation import evaluate_run
 from tumorlens.evaluate.repeats import compare_runs
 from tumorlens.evaluate.run_folder import PREDICTIONS
@@ -38,7 +37,8 @@ def main() -> None:
     parser.add_argument("--fold", default="all")
     parser.add_argument("--side", default="val")
     given = parser.parse_args()
-    sides = sides_of_fold(read_manifest(given.manifest), given.fold, VAL_SHARE, seed=0)
+    sides = samples_of(given.manifest, given.fold, given.models[0])
+    samples_of(given.manifest, given.fold, given.models[1])  # which refuses a run that knows the patients
     samples = [item for item in sides if item.split == given.side]
     with tempfile.TemporaryDirectory() as root:
         folders = []

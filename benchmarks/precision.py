@@ -7,16 +7,14 @@ it. Tested slices were seen neither in training nor for the quantisation.
 """
 
 import argparse
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from tumorlens.bootstrap import PatientBootstrap
-from tumorlens.data.manifest import read_manifest
+from tumorlens.cli.sides import samples_of
 from tumorlens.data.readers import read_slice
-from tumorlens.data.splits import VAL_SHARE, sides_of_fold
 from tumorlens.evaluate.answers import collect
 from tumorlens.evaluate.calibration import calibration_slope, even_edges, expected_calibration_error
 from tumorlens.evaluate.folds import headline
@@ -28,25 +26,23 @@ from tumorlens.runtime.engine import Precision, capabilities
 from tumorlens.runtime.predictor import Predictor
 
 BATCH = 4
-Found = tuple[list[Prediction], list[np.ndarray], float]
+Found = tuple[list[Prediction], list[np.ndarray]]
 
 
 def answer(bundle: Path, precision: Precision, samples: list[Sample], pictures: list[Slice]) -> Found:
-    """Labelled predictions, their Grad-CAM maps, and the pictures a second."""
+    """Labelled predictions and their Grad-CAM maps."""
     predictor = Predictor(bundle, answer_all=True, precision=precision)
     found, maps = [], []
-    began = time.perf_counter()
     for start in range(0, len(pictures), BATCH):
         part = pictures[start : start + BATCH]
         for reply, picture in zip(predictor.predict(part), part, strict=True):
             found.append(reply.prediction)
             maps.append(Explained(reply, picture).heatmap())
-    rate = len(pictures) / (time.perf_counter() - began)
     labelled = [
         replace(p, label=s.label, patient_group=s.patient_group, source=s.path, origin=s.source)
         for p, s in zip(found, samples, strict=True)
     ]
-    return labelled, maps, rate
+    return labelled, maps
 
 
 def main() -> None:
@@ -56,12 +52,12 @@ def main() -> None:
     parser.add_argument("--fold", default="0")
     parser.add_argument("--side", choices=("val", "test"), default="test")
     given = parser.parse_args()
-    samples = sides_of_fold(read_manifest(given.manifest), given.fold, VAL_SHARE, seed=0)
+    samples = samples_of(given.manifest, given.fold, given.bundle)
     tested = [item for item in samples if item.split == given.side]
     pictures = [read_slice(given.manifest.parent, item) for item in tested]
     names = precisions(given.bundle)
     found = {name: answer(given.bundle, name, tested, pictures) for name in names}
-    answers = {name: collect(rows) for name, (rows, _, _) in found.items()}
+    answers = {name: collect(rows) for name, (rows, _) in found.items()}
     pairs = {name: compare_pair(answers["fp32"], answers[name]) for name in names[1:]}
     groups = {item.patient_group for item in tested}
     print(f"{len(tested)} slices of {len(groups)} groups, side {given.side} of fold {given.fold}")
@@ -95,8 +91,8 @@ def precisions(bundle: Path) -> list[Precision]:
 
 
 def agreement(name: str, exact: Found, other: Found) -> None:
-    """How far single answers and their maps move, and how much quicker they come."""
-    one, two = (np.array([p.probabilities for p in rows]) for rows, _, _ in (exact, other))
+    """How far single answers and their maps move."""
+    one, two = (np.array([p.probabilities for p in rows]) for rows, _ in (exact, other))
     gaps = np.abs(one - two).max(axis=1)
     same = one.argmax(axis=1) == two.argmax(axis=1)
     near = np.array([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(exact[1], other[1], strict=True)])
@@ -105,7 +101,6 @@ def agreement(name: str, exact: Found, other: Found) -> None:
     for kind, part in (("all maps", near), ("maps of the same class", near[same])):
         print(f"{name}: correlation of {kind}: median {np.nanmedian(part):.3f}, 99 % above "
               f"{np.nanquantile(part, 0.01):.3f}")  # fmt: skip
-    print(f"{name}: pictures a second: {other[2]:.1f}, fp32 {exact[2]:.1f}, ratio {other[2] / exact[2]:.2f}")
 
 
 if __name__ == "__main__":

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from tumorlens.bootstrap import PatientBootstrap, mean
-from tumorlens.data.manifest import read_manifest
+from tumorlens.cli.sides import samples_of
 from tumorlens.data.readers import read_slice
-from tumorlens.data.splits import VAL_SHARE, sides_of_fold
 from tumorlens.evaluate.answers import collect
 from tumorlens.evaluate.kinds import estimate
 from tumorlens.records import CLASSES, Prediction, Sample, Slice
@@ -133,7 +132,7 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=160)
     parser.add_argument("--figure", type=Path)
     given = parser.parse_args()
-    samples = sides_of_fold(read_manifest(given.manifest), given.fold, VAL_SHARE, seed=0)
+    samples = samples_of(given.manifest, given.fold, given.bundle)
     part = chosen([item for item in samples if item.split == given.side], given.slices)
     root = given.manifest.parent
     pictures = [read_slice(root, item) for item in part]

@@ -28,6 +28,7 @@ from tumorlens.model.network import TumorNet, freeze_before, train_mode
 from tumorlens.model.weights import load_backbone
 from tumorlens.records import CLASSES
 from tumorlens.train import augment
+from tumorlens.train.device import choose_precision
 from tumorlens.train.loop import LoopSettings, learning_rate
 from tumorlens.train.prefix import FOLDER, cached_front
 from tumorlens.train.recipe import Reporter, fit
@@ -49,7 +50,7 @@ def fast(dataset: SliceDataset, settings: TrainSettings, weights: Path) -> tuple
         os.environ[FOLDER] = folder
         started = time.perf_counter()
         front = cached_front(network, dataset, settings)
-        computer = Computer(network, torch.device("cpu"), torch.bfloat16, front)
+        computer = Computer(network, torch.device("cpu"), choose_precision("auto", torch.device("cpu")), front)
         fit(computer, dataset, settings, RunPaths(Path(folder)), resume=False, reporter=Reporter())
         seconds = time.perf_counter() - started
         return seconds, accuracy(computer, dataset)
@@ -62,7 +63,11 @@ def plain(dataset: SliceDataset, settings: TrainSettings, weights: Path) -> tupl
     train, plan = dataset.side("train"), settings.finetune
     head = [parameter for name, parameter in network.named_parameters() if name.startswith("head")]
     stage = [parameter for name, parameter in network.named_parameters() if "layer4" in name]
-    optimizer = torch.optim.SGD(stage + head, momentum=settings.momentum, nesterov=True)
+    decays, others = ([part for part in stage + head if (part.ndim > 1) == wanted] for wanted in (True, False))
+    optimizer = torch.optim.SGD(
+        [{"params": decays, "weight_decay": settings.weight_decay}, {"params": others}],
+        momentum=settings.momentum, nesterov=True,
+    )  # fmt: skip
     steps = len(train) // settings.batch_size
     epochs = plan.stages[0].epochs
     started = time.perf_counter()
@@ -103,6 +108,7 @@ def main() -> None:
     base = load_settings("fast-cpu")
     changes = {
         "cached_views": given.views, "evidence_weight": 0.0, "cell_weight": 0.0, "head_factor": 1.0,
+        "patience": given.epochs,
         "stages": (StageSettings(epochs=given.epochs, size=base.preprocess.size),),
     }  # fmt: skip
     settings = base.model_copy(

@@ -11,9 +11,15 @@ set -euo pipefail
 data=$1 weights=$2 out=$3
 manifest=$out/manifest.csv
 
-if [ ! -f "$manifest" ]; then
+first=$(set -- ${FOLDS:-0}; echo "$1")
+if [ "$first" != 0 ]; then
+    echo "FOLDS must begin with 0: the last model is validated by that fold's validation side" >&2
+    exit 1
+fi
+
+if [ ! -f "${manifest%.csv}.split.json" ]; then  # what a split leaves beside its manifest
     tumorlens data index "$data/figshare" "$data/tcga_lgg" "no_tumor=$data/brisc_no_tumor" \
-        "$data/kaggle/Training/notumor" "$data/kaggle/Testing/notumor" --out "$manifest"
+        "$data/kaggle/Training/notumor" "$data/kaggle/Testing/notumor" --out "$manifest" --overwrite
     # Without patient ids near copies stay together; more than two of a kind teach nothing.
     tumorlens data split "$manifest" --folds 5 --group-by-similarity --keep-similar 2
 fi
@@ -23,7 +29,6 @@ tumorlens crossval "$manifest" --out "$out/cv" --weights "$weights" --preset bes
 
 # The last model goes on from the first fold's, with every patient but that fold's validation side: nobody is left to test
 # it on, so what is known of it are the folds' figures.
-first=$(set -- ${FOLDS:-0}; echo "$1")
 resume=()
 if [ -f "$out/final/config.json" ]; then resume=(--resume); fi
 tumorlens train "$manifest" ${resume[@]+"${resume[@]}"} --out "$out/final" --weights "$out/cv/fold$first" --fold all --preset further

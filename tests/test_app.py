@@ -370,7 +370,7 @@ def test_every_bad_file_of_a_name_has_its_row() -> None:
     rows: dict[str, folder.Row] = {}
     for drop in ([("IM1", b"words"), ("IM1", b"")], [("IM1", b"more words")]):
         folder._answer(drop, rows, Predictor(REFERENCE))
-    assert [row.answer.prediction.source for row in rows.values()] == ["IM1", "IM1 (2)"]
+    assert [row.answer.prediction.source for row in rows.values()] == ["IM1", "IM1 (2)", "IM1"]
     assert "empty" in list(rows.values())[1].answer.prediction.message
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.conftest import real_path
 from tumorlens.app import study
-from tumorlens.app.parts import read_uploads
+from tumorlens.app.parts import entries_of, read_uploads
 from tumorlens.app.study import Study
 from tumorlens.data.readers import Entry, header_facts
 from tumorlens.examples import EXAMPLES
@@ -89,6 +89,12 @@ def test_each_slice_of_a_series_has_the_facts_and_the_name_of_its_file(tmp_path:
     found = Study("k", "IM1 and 1 more files", slices, facts=facts)
     assert [study._facts(found, item)["TE (ms)"] for item in slices] == ["3", "120"]
     assert [found.title(place) for place in (0, 1)] == ["IM1, slice 1 of 2", "IM1 (2), slice 2 of 2"]
+
+
+def test_files_of_one_name_keep_their_ending_and_never_share_a_name() -> None:
+    files = [("IM1", b"a"), ("IM1", b"b"), ("IM1 (2)", b"c"), ("x.nii.gz", b"d"), ("x.nii.gz", b"e"), ("IM1", b"a")]
+    names = [entry.address for entry in entries_of(files)]
+    assert names == ["IM1", "IM1 (2)", "IM1 (2) (2)", "x.nii.gz", "x (2).nii.gz"]
 
 
 def test_a_volume_beyond_the_limit_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from tumorlens.evaluate.evaluation import Evaluation
 from tumorlens.evaluate.model_card import PAGE
 from tumorlens.evaluate.results import evaluate_folder, tell
 from tumorlens.evaluate.run_folder import PREDICTIONS
-from tumorlens.records import CLASSES, Prediction
+from tumorlens.records import CLASSES
 from tumorlens.region import is_taught, teach_region
 from tumorlens.review import review
 from tumorlens.runtime.export import export_bundle
@@ -113,40 +113,54 @@ def cross_validate(order: Order, reporter: Reporter, folds: Sequence[str] = ()) 
     samples = read_manifest(order.manifest)
     split = verified_split(order.manifest, samples)
     known = fold_names(samples)
-    chosen = sorted(set(folds), key=known.index) if set(folds) <= set(known) else list(folds)
-    chosen = chosen or known
-    if not known or not set(chosen) <= set(known):
-        raise SplitError(
-            f"{order.manifest}: folds there are {', '.join(known) or 'none'}, wanted {', '.join(chosen) or 'all'}. "
-            "Run `tumorlens data split MANIFEST --folds 5` first"
-        )
+    chosen = _chosen(folds, known, order.manifest)
     if order.weights is not None:
         for fold in chosen:  # before hours are spent on the first
             check_unseen(order.weights, sides_of_fold(samples, fold, VAL_SHARE, order.settings.seed))
-    began = {fold for fold in known if (order.out / fold_folder(fold) / CONFIG).is_file()}
-    for fold in began:  # the others that are to be pooled too
+
+    def check(fold: str) -> None:
         check_same(order.out / fold_folder(fold), describe(order.manifest, order.settings, fold, order.weights, split))
+
+    for fold in known:  # before hours are spent: what goes on, and what is to be pooled
+        run = order.out / fold_folder(fold)
+        if is_complete(run) or (fold in chosen and (run / CONFIG).is_file()):
+            check(fold)
     for fold in chosen:
         run = order.out / fold_folder(fold)
+        began = (run / CONFIG).is_file()
         if not is_complete(run):
             reporter.message(f"fold {fold}")
-            run_experiment(dataclasses.replace(order, out=run, fold=fold, resume=fold in began), reporter)
+            run_experiment(dataclasses.replace(order, out=run, fold=fold, resume=began), reporter)
     complete = [fold for fold in known if is_complete(order.out / fold_folder(fold))]
-    taught = [fold for fold in complete if is_taught(order.out / fold_folder(fold))]
-    if taught and taught != complete:
+    for fold in complete:  # another process may have trained it meanwhile
+        check(fold)
+    _pool(order.out, complete, reporter)
+    # The pooled rows are tested ones alone, in which a leak does not show: the config carries the label to their table.
+    config = describe(order.manifest, order.settings, None, order.weights, split)
+    write_config(order.out, {**config, "folds": complete})
+    return evaluate_folder(order.out)
+
+
+def _chosen(folds: Sequence[str], known: list[str], manifest: Path) -> list[str]:
+    """The folds that are asked for, all by default, in the manifest's order."""
+    if not known or not set(folds) <= set(known):
+        raise SplitError(
+            f"{manifest}: folds there are {', '.join(known) or 'none'}, wanted {', '.join(folds) or 'all'}. "
+            "Run `tumorlens data split MANIFEST --folds 5` first"
+        )
+    return sorted(set(folds), key=known.index) or known
+
+
+def _pool(out: Path, folds: Sequence[str], reporter: Reporter) -> None:
+    """Write the tested answers of complete folds into one table."""
+    taught = [fold for fold in folds if is_taught(out / fold_folder(fold))]
+    if taught and taught != list(folds):
         reporter.message(
             f"note: pooled figures are of two kinds of model: folds {', '.join(taught)} have a region head, the others "
             "do not. `tumorlens region` adds one; then `tumorlens evaluate`"
         )
-    pooled: list[Prediction] = []
-    for fold in complete:
-        run = order.out / fold_folder(fold)
-        pooled += [item for item in read_predictions(run / PREDICTIONS) if item.split == "test"]
-    # The pooled rows are tested ones alone, in which a leak does not show: the config carries the label to their table.
-    config = describe(order.manifest, order.settings, None, order.weights, split)
-    write_config(order.out, {**config, "folds": complete})
-    write_predictions(pooled, order.out / PREDICTIONS, CLASSES)
-    return evaluate_folder(order.out)
+    answers = (item for fold in folds for item in read_predictions(out / fold_folder(fold) / PREDICTIONS))
+    write_predictions([item for item in answers if item.split == "test"], out / PREDICTIONS, CLASSES)
 
 
 def fold_folder(fold: str) -> str:

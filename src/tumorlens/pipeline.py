@@ -12,7 +12,7 @@ from PIL import Image
 
 from tumorlens.data.orientation import turn_back
 from tumorlens.data.preprocess import to_picture
-from tumorlens.data.readers import ALL_SLICES, SUFFIXES, Entry, ReadOptions, Refused, find_inputs, read_slices
+from tumorlens.data.readers import ALL_SLICES, Entry, ReadOptions, Refused, find_inputs, read_slices, stem_of
 from tumorlens.errors import InputError, RunError, TumorlensError
 from tumorlens.explain.finding import EvidenceRegion, evidence_region
 from tumorlens.explain.gradcam import gradcam
@@ -283,10 +283,7 @@ class MapFolder:
 
 
 def _stem(address: str) -> str:
-    name = Entry(address).name
-    # Known endings alone: what follows the last dot of a DICOM UID is what tells it from others.
-    ending = max((end for end in SUFFIXES if name.lower().endswith(end)), key=len, default="")
-    stem = name[: len(name) - len(ending)] or name
+    stem = stem_of(Entry(address).name)
     # Members of archives may have names that no file system takes.
     stem = re.sub(r'[\x00-\x1f<>:"|?*]', "_", stem)
     raw = os.fsencode(stem)

@@ -7,6 +7,7 @@ import pytest
 
 from tumorlens.cli.split import _grouped
 from tumorlens.data.similarity import COPY, NEAR
+from tumorlens.data.split_record import SplitPlan, write_split
 from tumorlens.data.splits import fill_groups
 from tumorlens.records import Sample
 
@@ -49,3 +50,19 @@ def test_between_volumes_copies_alone_count(
     rows.append(Sample(path, "glioma", "", "", "made", "", "y", 64, 64, frame=1))
     _grouped(rows, tmp_path, by_similarity=True, most=0)
     assert asked == [near]
+
+
+def test_a_patient_id_without_a_group_is_a_group() -> None:
+    """As in a manifest made by hand, where the column is there and empty."""
+    row = Sample("a.png", "glioma", "P1", "", "made", "", "a", 64, 64)
+    other = replace(row, path="b.png", patient_id="", sha256="b")
+    groups = [item.patient_group for item in fill_groups([row, other], [0, 0])]
+    assert groups == ["made:P1", "made:P1"]
+
+
+def test_manifests_have_the_rights_that_other_files_have(tmp_path: Path) -> None:
+    row = Sample("a.png", "glioma", "P1", "made:P1", "made", "", "a", 64, 64, split="train")
+    (tmp_path / "other").write_text("")
+    write_split([row], tmp_path / "m.csv", SplitPlan(kind="holdout"))
+    modes = {path.name: path.stat().st_mode for path in tmp_path.iterdir()}
+    assert set(modes) == {"m.csv", "m.split.json", "other"} and len(set(modes.values())) == 1

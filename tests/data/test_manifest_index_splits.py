@@ -293,14 +293,25 @@ def test_a_volume_whose_mask_is_of_another_grid_or_empty(tmp_path: Path) -> None
     import nibabel
 
     make_volume(tmp_path)
-    for name, shape in (("small.nii", (96, 96, 11)), ("none.nii", (96, 96, 12))):
+    for name, shape in (("small.nii", (96, 96, 11)), ("none.nii", (96, 96, 12)), ("twice.nii", (96, 96, 12, 2))):
         nibabel.save(nibabel.Nifti1Image(np.zeros(shape, np.uint8), np.diag([1.0, 1, 5, 1])), tmp_path / name)
-    rows = [f"t1.nii.gz,glioma,{name}.nii" for name in ("small", "none", "gone", "seg")]
+    rows = [f"t1.nii.gz,glioma,{name}.nii" for name in ("small", "none", "twice", "gone", "seg")]
     (tmp_path / "index.csv").write_text("\n".join(["image,label,mask", *rows]))
     found = index_folder(tmp_path, tmp_path)
     assert len(found.samples) == 3
-    for text, says in zip(found.skipped, ["of another grid", "no slice with 10 pixels", "is missing"], strict=True):
+    told = ["of another grid", "no slice with 10 pixels", "12 slices, its mask twice.nii has 24", "is missing"]
+    for text, says in zip(found.skipped, told, strict=True):
         assert says in text
+
+
+def test_one_page_is_no_mask_of_every_page(tmp_path: Path) -> None:
+    pages = [Image.fromarray(draw_head("glioma", 0, number)) for number in range(3)]
+    for name, count in (("many", 3), ("masks", 3), ("one", 1)):
+        pages[0].save(tmp_path / f"{name}.tif", save_all=True, append_images=pages[1:count])
+    (tmp_path / "index.csv").write_text("image,label,mask\nmany.tif,glioma,one.tif\nmany.tif,glioma,masks.tif\n")
+    found = index_folder(tmp_path, tmp_path)
+    assert [(row.frame, row.mask) for row in found.samples] == [(number, "masks.tif") for number in range(3)]
+    assert len(found.skipped) == 1 and "3 slices, its mask" in found.skipped[0] and "has 1" in found.skipped[0]
 
 
 def test_a_volume_without_mask_and_many_framed_dicom(tmp_path: Path) -> None:

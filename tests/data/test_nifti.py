@@ -345,10 +345,11 @@ def test_the_mask_of_another_place_is_refused(tmp_path: Path) -> None:
     affine = np.diag([-1.0, -1.0, 3.0, 1.0])
     nib.save(nib.Nifti1Image(values, affine), tmp_path / "v.nii")
     volume = Entry(str(tmp_path / "v.nii"))
-    shifted, fine, near = (affine.copy() for _ in range(3))
-    shifted[2, 3], near[2, 3] = 60, 1.5
+    shifted, beside, fine, near = (affine.copy() for _ in range(4))
+    shifted[2, 3], beside[0, 3], near[2, 3] = 60, 2.5, 1.5  # of voxels 3 mm thick and 1 mm wide
     fine[2, 2] = 2
-    for other, same in ((np.eye(4), False), (shifted, False), (fine, False), (near, True), (affine, True)):
+    same_places = ((np.eye(4), False), (shifted, False), (beside, False), (fine, False), (near, True), (affine, True))
+    for other, same in same_places:
         nib.save(nib.Nifti1Image(values, other), tmp_path / "m.nii")
         assert nifti.same_grid(volume, Entry(str(tmp_path / "m.nii"))) is same
     turned = nib.Nifti1Image(values, affine).as_reoriented(ornt_transform(axcodes2ornt("LPS"), axcodes2ornt("SAR")))

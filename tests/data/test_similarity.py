@@ -1,15 +1,12 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
-from PIL import Image
 from scipy.ndimage import gaussian_filter, shift
 
 from tests.conftest import real_path
 from tumorlens.data.orientation import NAMES, turn, turn_back
-from tumorlens.data.similarity import COPY, NEAR, clusters, pairs_between, pairs_within, thumbnail, unlike
+from tumorlens.data.similarity import COPY, NEAR, clusters, pairs_between, pairs_within, thumbnail
 from tumorlens.errors import InputError
-from tumorlens.records import Sample, Slice
+from tumorlens.records import Slice
 
 
 def textures(count: int, seed: int = 0) -> np.ndarray:
@@ -100,17 +97,3 @@ def test_slices_of_different_patients_are_no_copies() -> None:
     assert len(samples) > 30
     small = np.stack([thumbnail(read_slice(folder, sample)) for sample in samples])
     assert all(pair.score < COPY for pair in pairs_within(small, NEAR))
-
-
-def test_what_resembles_nothing_known(tmp_path: Path) -> None:
-    """Of five pictures the first two are a copy and a mirrored copy of known ones, the last two of each other."""
-    looks = textures(5)[:, 0]
-    shown = [looks[0], looks[1][:, ::-1], looks[2], looks[3], looks[3][::-1], looks[0], looks[1]]
-    for number, pixels in enumerate(shown):
-        Image.fromarray(np.ascontiguousarray(pixels)).resize((128, 128)).save(tmp_path / f"{number}.png")
-    rows = [Sample(f"{number}.png", "glioma", "", "", "made", "", "", 128, 128) for number in range(7)]
-    found = unlike(rows[:5], rows[5:], tmp_path)
-    assert [item.path for item in found] == ["2.png", "3.png", "4.png"]
-    groups = [item.patient_group for item in found]
-    assert groups[0] != groups[1] == groups[2] and all(name.startswith("similar:") for name in groups)
-    assert unlike(rows[:1], rows[5:], tmp_path) == []

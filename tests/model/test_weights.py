@@ -99,6 +99,23 @@ def test_a_missing_file_on_the_hub(hub: tuple[str, str], tmp_path: Path) -> None
         download(HubWeights("lab/net", "f" * 40, hub[0]), tmp_path / "cache", hub[1])
 
 
+def test_a_connection_that_breaks_is_a_sentence(
+    hub: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library's transport raises errors of its own, of another package in another version."""
+
+    class RemoteProtocolError(Exception): ...
+
+    def broken(*given: object, **more: object) -> str:
+        raise RemoteProtocolError("peer closed connection without sending complete message body")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", broken)
+    with pytest.raises(
+        TumorlensError, match=r"cannot be downloaded \(RemoteProtocolError: peer.*--weights FILE"
+    ):
+        download(HubWeights("lab/net", REVISION, hub[0]), tmp_path / "cache", hub[1])
+
+
 def test_the_default_is_pinned() -> None:
     assert len(IMAGENET.revision) == 40
     assert len(IMAGENET.sha256) == 64

@@ -148,7 +148,8 @@ def _slices(entry: Entry | Refused, rows: dict[str, Row], predictor: Predictor) 
         slices = read_slices(entry, ReadOptions(most=parts.MOST_PIXELS))
     except TumorlensError as error:
         answer = Answer(failed(entry.address, 0, str(error), predictor.classes))
-        rows.setdefault(f"bad {entry.address}\n{error}", Row(answer))
+        content = entry.data if isinstance(entry, Entry) else None
+        rows.setdefault(f"bad {entry.address} {hashlib.sha256(content or b'').hexdigest()}", Row(answer))
         return []
     found = []
     for item in slices:

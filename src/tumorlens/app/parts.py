@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +21,7 @@ from tumorlens.data.readers import (
     header_facts,
     in_uploads,
     read_slices,
+    stem_of,
 )
 from tumorlens.errors import TumorlensError
 from tumorlens.model.bundle import CARD
@@ -118,11 +118,16 @@ def model_key(predictor: Predictor) -> str:
 def entries_of(files: Sequence[tuple[str, bytes]]) -> list[Entry]:
     """Uploaded files by name and content, what was given twice once. Scanners call the first file of every series IM1:
     of one name the second gets a number, so that each keeps its own facts and rows."""
-    seen: Counter[str] = Counter()
+    taken: set[str] = set()
     entries = []
     for name, data in dict.fromkeys(files):
-        seen[name] += 1
-        entries.append(Entry(name if seen[name] == 1 else f"{name} ({seen[name]})", data))
+        free, number = name, 1
+        while free in taken:
+            number += 1
+            stem = stem_of(name)
+            free = f"{stem} ({number}){name[len(stem) :]}"  # the ending stays: some readers go by it
+        taken.add(free)
+        entries.append(Entry(free, data))
     return entries
 
 

@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -74,7 +73,10 @@ class Index:
 
 def class_of_folder(name: str) -> str | None:
     """The class that the name of a folder, or of an archive in an address, means, or None."""
-    return FOLDER_NAMES.get(re.sub(r"[\s_-]", "", name.lower()).removesuffix(SEPARATOR))
+    letters = "".join(letter for letter in name.lower() if letter.isalpha())
+    if letters == "no" and any(letter.isdigit() for letter in name):
+        return None  # a number, as in "No 1"
+    return FOLDER_NAMES.get(letters)
 
 
 def index_folder(folder: Path, relative_to: Path, label: str = "", salt: bytes = b"") -> Index:
@@ -270,6 +272,12 @@ def _samples(item: Found, base: Path, source: str, salt: bytes) -> tuple[list[Sa
     rows = [_row(row, picture, digest, many, volume) for picture in slices]
     if volume and item.mask:
         rows, slices = _with_mask(rows, slices, base)
+    elif item.mask and item.mask != item.entry.address and len(slices) > 1:
+        drawn = len(read_slices(open_member(item.mask)))
+        if drawn != len(slices):
+            raise InputError(
+                f"{item.entry.name}: {len(slices)} slices, its mask {item.mask} has {drawn}. Give one a slice"
+            )
     return _learnable(rows, slices, entry)
 
 
@@ -305,6 +313,10 @@ def _with_mask(rows: list[Sample], slices: list[Slice], base: Path) -> tuple[lis
             "this volume, saved with the volume's affine"
         )
     masks = nifti.read_mask(mask, ReadOptions(plane=cast(Plane, slices[0].plane), whole=True))
+    if len(masks) != len(slices):
+        raise InputError(
+            f"{rows[0].path}: {len(slices)} slices, its mask {rows[0].mask} has {len(masks)}. Give one for each"
+        )
     kept = [number for number, drawn in enumerate(masks) if drawn.sum() >= MASK_PIXELS]
     if not kept:
         raise InputError(f"{rows[0].path}: no slice with {MASK_PIXELS} pixels in its mask {rows[0].mask}. Check it")

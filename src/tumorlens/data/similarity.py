@@ -9,7 +9,7 @@ when blurred, their folds and borders do not. `benchmarks/near_copies.py` measur
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from tumorlens.config import PreprocessSettings
 from tumorlens.data.orientation import NAMES, turn
 from tumorlens.data.preprocess import prepare
 from tumorlens.data.readers import read_slice
-from tumorlens.records import SIMILAR, Float32, Sample, Slice
+from tumorlens.records import Float32, Sample, Slice
 
 THUMBNAIL = 64
 #: The two views of a picture: cropped to the head, and whole (nothing is above a foreground of 1).
@@ -135,41 +135,11 @@ def similarity_groups(
     Raises:
         InputError: an image cannot be read.
     """
-    return _linked(_thumbnails(samples, root, on_progress), near)
-
-
-def unlike(samples: Sequence[Sample], known: Sequence[Sample], root: Path) -> list[Sample]:
-    """The images that neither copies nor near copies of `known` are, each with its similarity cluster as patient group.
-
-    Args:
-        samples: the images.
-        known: those that they must not resemble, as a model's training data.
-        root: the folder that all paths are relative to.
-
-    Raises:
-        InputError: an image cannot be read.
-    """
-    small = _thumbnails(samples, root)
-    alike = {pair.first for pair in pairs_between(small, _thumbnails(known, root))}
-    rest = [number for number in range(len(samples)) if number not in alike]
-    groups = _linked(small[rest], NEAR)
-    return [
-        replace(samples[n], patient_group=f"{SIMILAR}unlike-{group}") for n, group in zip(rest, groups, strict=True)
-    ]
-
-
-def _thumbnails(
-    samples: Sequence[Sample], root: Path, on_progress: Progress = lambda done, total: None
-) -> NDArray[np.uint8]:
     small = np.zeros((len(samples), len(VIEWS), THUMBNAIL, THUMBNAIL), dtype=np.uint8)
     for number, sample in enumerate(samples):
         small[number] = thumbnail(read_slice(root, sample))
         on_progress(number + 1, len(samples))
-    return small
-
-
-def _linked(small: NDArray[np.uint8], near: float) -> list[int]:
-    return clusters(len(small), ((pair.first, pair.second) for pair in pairs_within(small, near)))
+    return clusters(len(samples), ((pair.first, pair.second) for pair in pairs_within(small, near)))
 
 
 def _search(queries: NDArray[np.uint8], targets: NDArray[np.uint8], near: float, within: bool) -> list[Pair]:

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +13,7 @@ from tumorlens.data.manifest import read_manifest, write_manifest
 from tumorlens.data.splits import patients_on_two_sides
 from tumorlens.errors import SplitError
 from tumorlens.records import FILE, SIMILAR, Sample
+from tumorlens.textfile import write_whole
 
 SCHEMA_VERSION = 1
 IN_TRAINING = "always in training"  # the side of images without fold, where others have one
@@ -84,15 +83,7 @@ def write_split(samples: Sequence[Sample], manifest: Path, plan: SplitPlan) -> S
         sides=_sides(written),
         tumorlens_version=tumorlens.__version__,
     )
-    path = record_path(manifest)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(record.model_dump_json(indent=2) + "\n")
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(record_path(manifest), record.model_dump_json(indent=2) + "\n")
     return record
 
 

@@ -33,6 +33,10 @@ def fill_groups(samples: Sequence[Sample], similar: Sequence[int] | None = None)
             formed before for want of one are formed anew.
         similar: a cluster number for each sample, from `similarity_groups`.
     """
+    samples = [
+        item if item.patient_group or not item.patient_id
+        else dataclasses.replace(item, patient_group=f"{item.source}:{item.patient_id}") for item in samples
+    ]  # fmt: skip
     named = [names_patient(sample) for sample in samples]
     alike_as = similar or [-1] * len(samples)
     owner = {s.sha256: s.patient_group for s, known in zip(samples, named, strict=True) if known and s.sha256}

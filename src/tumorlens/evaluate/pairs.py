@@ -47,7 +47,8 @@ def compare_pair(first: Answers, second: Answers, rounds: int = ROUNDS, seed: in
     if not same or not np.array_equal(first.labels, second.labels):
         raise RunError("the two runs have other slices, labels, patients or classes. Compare runs of the same split")
     # The same slices are of the same sources, whether or not each table of answers says so.
-    origins = first.origins if any(first.origins) else second.origins
+    known = (answers.origins or ("",) * len(answers) for answers in (first, second))
+    origins = tuple(one or other for one, other in zip(*known, strict=True))
     first, second = replace(first, origins=origins), replace(second, origins=origins)
     differences: dict[str, Estimate] = {}
     theirs = headline(second)

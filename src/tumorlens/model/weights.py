@@ -116,7 +116,6 @@ def download(weights: HubWeights, cache: Path | None = None, endpoint: str | Non
         TumorlensError: the hub cannot be reached, or the file is not the pinned one.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         path = Path(
@@ -124,7 +123,7 @@ def download(weights: HubWeights, cache: Path | None = None, endpoint: str | Non
                 weights.repo, weights.filename, revision=weights.revision, cache_dir=cache, endpoint=endpoint
             )
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # when a connection breaks, whatever the library's transport raises
         raise TumorlensError(
             f"{weights.repo}@{weights.revision[:12]} cannot be downloaded ({type(error).__name__}: {error}). "
             "Check the network, or give a local file with `--weights FILE`"

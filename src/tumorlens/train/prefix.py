@@ -34,7 +34,7 @@ FOLDER = "TUMORLENS_CACHE"
 _BATCH = 32
 _VERSION = 1  # of what is stored and how pictures are augmented: a change of either must not meet an old store
 _SUFFIX = ".features"
-_DEAD = 3600  # seconds since a half-written store last grew
+_DEAD = 600  # seconds since a half-written store last grew
 
 
 class CachedFront:
@@ -189,8 +189,9 @@ def _fill(
 def _make_room(folder: Path, allowed_gb: float) -> None:
     """Delete what killed runs left, and the stores that were unused for longest until the others fit."""
     for path in folder.glob("*.part"):
-        if time.time() - path.stat().st_mtime > _DEAD:  # one that is being written grows all the time
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another run's, complete by now
+            if time.time() - path.stat().st_mtime > _DEAD:  # one that is being written grows all the time
+                path.unlink()
     stores = sorted(folder.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_mtime, reverse=True)
     total = 0.0
     for path in stores:

@@ -87,7 +87,7 @@ def train(order: Order, reporter: Reporter | None = None) -> RunPaths:
         samples,
         order.manifest.parent,
         settings.preprocess,
-        reporter.watched("reading"),
+        lambda done, n: reporter.progress("reading", done, n),  # a stop leaves a run that can be resumed, below
         # Those of the validation side are for the region head: read now, a damaged one is told before the training.
         masks=("train", "val") if settings.region else ("train",) if settings.finetune.uses_masks else (),
     )

@@ -28,7 +28,7 @@ __all__ = [
     "find_inputs", "forget", "has_window", "header_facts", "images_below", "in_uploads", "is_known", "is_volume",
     "open_entry", "read_mask",
     "read_slice",
-    "read_slices", "write_maps",
+    "read_slices", "stem_of", "write_maps",
 ]  # fmt: skip
 
 #: What a folder or an archive is searched for; a file named directly is tried whatever its name.
@@ -202,6 +202,12 @@ def forget() -> None:
 def header_facts(entry: Entry) -> dict[str, str]:
     """What a DICOM header says of the scan and nothing of the patient; empty for other files."""
     return dicom_header.facts(entry) if dicom_header.is_dicom(entry) else {}
+
+
+def stem_of(name: str) -> str:
+    """A name without its ending. Known ones alone: what follows the last dot of a DICOM UID tells it from others."""
+    ending = max((end for end in (*SUFFIXES, *ARCHIVES) if name.lower().endswith(end)), key=len, default="")
+    return name[: len(name) - len(ending)] or name
 
 
 def is_volume(entry: Entry) -> bool:

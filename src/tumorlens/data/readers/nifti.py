@@ -117,7 +117,7 @@ def read_mask(entry: Entry, options: ReadOptions) -> list[NDArray[np.bool_]]:
 
 def same_grid(first: Entry, second: Entry) -> bool:
     """Whether the voxels of two volumes lie in one place, however each is stored: as many, and the corners of both less
-    than a voxel apart.
+    than a voxel apart along each axis.
 
     Raises:
         InputError: as `read`.
@@ -130,7 +130,7 @@ def same_grid(first: Entry, second: Entry) -> bool:
         return False
     corners = np.array([(*corner, 1) for corner in itertools.product(*((0, side - 1) for side in shape))])
     apart = (corners @ (one.affine - other.affine).T)[:, :3]
-    return bool((np.sqrt((apart**2).sum(axis=1)) < max(one.zooms)).all())
+    return bool((np.abs(np.linalg.solve(one.affine[:3, :3], apart.T)) < 1).all())
 
 
 def write_like(entry: Entry, maps: Mapping[int, Float32], plane: Plane, path: Path) -> None:

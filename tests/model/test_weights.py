@@ -110,9 +110,7 @@ def test_a_connection_that_breaks_is_a_sentence(
         raise RemoteProtocolError("peer closed connection without sending complete message body")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", broken)
-    with pytest.raises(
-        TumorlensError, match=r"cannot be downloaded \(RemoteProtocolError: peer.*--weights FILE"
-    ):
+    with pytest.raises(TumorlensError, match=r"cannot be downloaded \(RemoteProtocolError: peer.*--weights FILE"):
         download(HubWeights("lab/net", REVISION, hub[0]), tmp_path / "cache", hub[1])
 
 

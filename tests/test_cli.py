@@ -398,3 +398,10 @@ def test_maps_are_called_by_all_of_a_name_that_has_no_known_ending(tmp_path: Pat
     assert folder.name("d/im1.dcm", 2) == "im1_frame0002"
     assert folder.name("d/IM1-2.png", 0) == "IM1-2-2"
     assert folder.name("e/T1.nii.gz", 0) == "T1" and folder.name("e/x.PNG", 0) == "x"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+@pytest.mark.parametrize("call", ["--help", "data --help", "train --help"])
+def test_a_reader_that_leaves_gets_no_traceback(call: str) -> None:
+    run = f"{sys.executable} -m tumorlens {call} | head -n 0"
+    assert "Traceback" not in subprocess.run(run, shell=True, capture_output=True, text=True, check=True).stderr

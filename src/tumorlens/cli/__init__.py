@@ -1,5 +1,6 @@
 """The command line: parse, call, and print sentences instead of tracebacks."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -44,9 +45,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0 when everything went well; 1 when an input or the call was wrong; 130 after Ctrl-C.
+        0 when everything went well; 1 when an input or the call was wrong; 130 after Ctrl-C; 141 where whoever reads
+        what is printed has left, as `| head` does.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        try:
+            return _run(list(sys.argv[1:] if arguments is None else arguments))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more
+        return 141
+
+
+def _run(given: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a name on disk may be no text that the terminal can show
             stream.reconfigure(errors="backslashreplace")
@@ -66,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         more = "; --resume goes on with it" if name in ("predict", "train") else ""
         fail(f"interrupted; what was done is kept{more}")
         return 130
+    except BrokenPipeError:
+        raise
     except (TumorlensError, ValidationError, ModuleNotFoundError, OSError) as error:
         text = _sentence(error, given[0])
         if text is None:

@@ -1,5 +1,6 @@
 """Shared fixtures: drawn heads with patients, a small trained run, and the real data where it is."""
 
+import csv
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,12 @@ def real_path(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"real data not there: {path}")
     return path
+
+
+def csv_rows(path: Path) -> list[dict[str, str]]:
+    """A CSV file's rows by column."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def draw_head(label: str, patient: int, number: int, side: int = 96) -> np.ndarray:

@@ -16,6 +16,7 @@ from typing import Any, Literal, TextIO
 from tumorlens.data.predictions import PredictionWriter, columns
 from tumorlens.errors import RunError
 from tumorlens.records import Prediction
+from tumorlens.textfile import write_whole
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 _NUMBERS = {"frame": "int32", "confidence": "float64", "tumour_share": "float64"}
@@ -64,9 +65,7 @@ class AnswerFile:
             self.kept = list(self._restore()) if self._rows.is_file() else []
             self._done = {_stored(row.source) for row in self.kept}
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._state.with_name(f"{self._state.name}.part")
-        temporary.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(self._state)
+        write_whole(self._state, json.dumps(plan, indent=2) + "\n")
         mode: Literal["a", "w"] = "a" if self.kept else "w"
         self._file = self._rows.open(mode, encoding="utf-8", newline="", errors="backslashreplace")
         self._writer = (

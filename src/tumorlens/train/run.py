@@ -18,7 +18,7 @@ from tumorlens.errors import RunError
 from tumorlens.textfile import write_whole
 
 CONFIG = "config.json"
-_PART = f"{CONFIG}.part"  # what a full disk leaves behind
+_PART = f"{CONFIG}.part"  # what a killed process leaves behind
 SCHEMA_VERSION = 1
 PLACE = ("device", "precision")  # settings that say where to compute, not what to learn
 

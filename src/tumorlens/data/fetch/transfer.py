@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from tumorlens.data.fetch.listing import LICENCE, SOURCE, check_name
 from tumorlens.data.fetch.sets import DataSet, RemoteFile
 from tumorlens.data.fetch.web import WAITS, AgainError, PastEndError, open_url, persist, read_block
 from tumorlens.errors import FetchError
+from tumorlens.textfile import write_whole
 
 OnProgress = Callable[[int, int], None]
 
@@ -83,8 +83,8 @@ def write_source(dataset: DataSet, files: Sequence[RemoteFile], folder: Path) ->
         ],
     }
     with _disk(folder / SOURCE):
-        _write_text(folder / LICENCE, terms)
-        _write_text(folder / SOURCE, json.dumps(source, indent=2, ensure_ascii=False) + "\n")
+        write_whole(folder / LICENCE, terms)
+        write_whole(folder / SOURCE, json.dumps(source, indent=2, ensure_ascii=False) + "\n")
 
 
 class _Part:
@@ -151,7 +151,7 @@ class _Part:
             note = {"url": self.remote.url, "etag": "" if now.startswith("W/") else now}
             with _disk(self.note):
                 self.path.unlink(missing_ok=True)
-                _write_text(self.note, json.dumps({**note, "size": self.remote.size, "md5": self.remote.md5}))
+                write_whole(self.note, json.dumps({**note, "size": self.remote.size, "md5": self.remote.md5}))
             return False
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         right = found is not None and int(found[1]) == offset and found[2] in ("*", str(self.remote.size or found[2]))
@@ -222,13 +222,3 @@ def _disk(path: Path) -> Iterator[None]:
             f"{error.filename or path}: cannot be written or read ({error.strerror or error}). Make room or check the "
             "permissions, or give another --out; what came so far is kept and gone on from"
         ) from error
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Write whole or not at all."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -30,7 +30,7 @@ from tumorlens.data.readers.entry import SEPARATOR, Entry, Plane
 from tumorlens.errors import InputError, ManifestError
 from tumorlens.records import CLASSES, Sample, Slice
 
-#: Folder names in use for each class, compared without case, spaces, dashes and underscores.
+#: Folder names in use for each class, compared by their letters, whatever the case.
 FOLDER_NAMES: dict[str, str] = {
     "glioma": "glioma", "gliomatumor": "glioma", "gliomatumour": "glioma",
     "meningioma": "meningioma", "meningiomatumor": "meningioma", "meningiomatumour": "meningioma",

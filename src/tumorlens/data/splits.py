@@ -29,8 +29,8 @@ def fill_groups(samples: Sequence[Sample], similar: Sequence[int] | None = None)
     of its similarity cluster if known, else of the identical file. All slices of one file are one patient's.
 
     Args:
-        samples: rows of a manifest; those with a patient id or a given group are returned as they are. Groups that were
-            formed before for want of one are formed anew.
+        samples: rows of a manifest; those with a given group are returned as they are, those with a patient id and none
+            get one of it. Groups that were formed before for want of one are formed anew.
         similar: a cluster number for each sample, from `similarity_groups`.
     """
     samples = [

@@ -60,6 +60,11 @@ class Answers:
         return [number for number in range(len(self.classes)) if (self.labels == number).any()]
 
     @property
+    def tumour_types(self) -> list[str]:
+        """The tumour classes that the model knows."""
+        return [name for name in TUMOURS if name in self.classes]
+
+    @property
     def log_probabilities(self) -> NDArray[np.float64]:
         """(n, C), finite: logits up to a constant a slice."""
         return np.asarray(np.log(np.clip(self.probabilities, FLOOR, None)))

@@ -65,7 +65,7 @@ def bias_rows(
     for name in sorted(set(first.origins) - {""}):
         own = first.of(name), second.of(name)
         rows.append(_tumour_or_none(f"Tumour or none, within {name}", *own, rounds, seed))
-        if set(TUMOURS) & set(first.classes):
+        if first.tumour_types:
             one, other = (restrict(part, TUMOURS) for part in own)
             rows.append(_types(f"Which tumour, within {name}", one, other, rounds, seed))
     return tuple(row for row in rows if row is not None)

@@ -162,7 +162,7 @@ def tumour_measures(answers: Answers) -> Measures:
     if not len(tumours):
         return Measures({}, (), 0)
     metrics = {"accuracy": accuracy(tumours)}
-    if len(set(TUMOURS) & set(tumours.classes)) > 1:
+    if len(tumours.tumour_types) > 1:
         metrics["type_accuracy"] = accuracy(restrict(tumours, TUMOURS))
     if len(tumours.present) > 1:
         metrics |= {"balanced_accuracy": balanced_accuracy(tumours), "auc": macro_auc(tumours)}

@@ -60,7 +60,7 @@ def patient_measures(answers: Answers) -> Measures:
     against the others; left out where there is but one. A model that knows but one type has no figures here.
     """
     slices = patient_slices(answers, TUMOURS)
-    if not len(slices) or len(set(TUMOURS) & set(answers.classes)) < 2:
+    if not len(slices) or len(answers.tumour_types) < 2:
         return Measures({}, (), 0)
     pooled = pool(restrict(slices, TUMOURS))
     metrics = {"accuracy": accuracy(pooled)}

@@ -11,11 +11,10 @@ set -euo pipefail
 data=$1 weights=$2 out=$3
 manifest=$out/manifest.csv
 
-first=$(set -- ${FOLDS:-0}; echo "$1")
-if [ "$first" != 0 ]; then
-    echo "FOLDS must begin with 0: the last model is validated by that fold's validation side" >&2
-    exit 1
-fi
+case ${FOLDS:-0} in
+    0 | "0 "*) ;;
+    *) echo "FOLDS=$FOLDS: begin with 0, by whose validation side the last model is validated" >&2; exit 1 ;;
+esac
 
 if [ ! -f "${manifest%.csv}.split.json" ]; then  # what a split leaves beside its manifest
     tumorlens data index "$data/figshare" "$data/tcga_lgg" "no_tumor=$data/brisc_no_tumor" \
@@ -31,7 +30,7 @@ tumorlens crossval "$manifest" --out "$out/cv" --weights "$weights" --preset bes
 # it on, so what is known of it are the folds' figures.
 resume=()
 if [ -f "$out/final/config.json" ]; then resume=(--resume); fi
-tumorlens train "$manifest" ${resume[@]+"${resume[@]}"} --out "$out/final" --weights "$out/cv/fold$first" --fold all --preset further
+tumorlens train "$manifest" ${resume[@]+"${resume[@]}"} --out "$out/final" --weights "$out/cv/fold0" --fold all --preset further
 # Pictures that are no brain MRI teach it to refuse them; they come with free packages (needs apt-get and pip).
 python "$(dirname "$0")/../tools/collect_others.py" "$out/collected" --x-rays "$data/not_brain_mri"
 tumorlens refusal "$out/final" --others "$out/collected/others" --brains "$out/collected/brains"
